@@ -1,0 +1,1 @@
+"""Pure data: what is asked for (policies, profiles, values) and what the host is (facts)."""

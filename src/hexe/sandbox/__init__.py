@@ -1,0 +1,1 @@
+"""The engine: policy -> plan -> program -> runner, and the processes around it."""

@@ -1,0 +1,152 @@
+"""Which mounts make a sandbox's root, in which order, and where a host path is seen inside. Pure."""
+
+from __future__ import annotations
+
+from hexe.linux import constants as c
+from hexe.policy.host import Entry
+from hexe.policy.values import normalize
+from hexe.sandbox.mount_operations import BIND_ATTRS, BindMount, MakeSymlink, MountTmpfs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from hexe.policy.host import HostFacts
+    from hexe.policy.model import Mount, Policy
+
+    Placed = BindMount | MountTmpfs
+
+READ_ONLY = BIND_ATTRS | c.MOUNT_ATTR_RDONLY
+PROC_READ_ONLY = ("/proc/sys", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/sysrq-trigger")
+PROC_MASKED = (
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/key-users",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/kallsyms",
+    "/proc/kmsg",
+    "/proc/config.gz",
+    "/proc/interrupts",
+    "/proc/iomem",
+    "/proc/ioports",
+    "/proc/acpi",
+    "/proc/scsi",
+    "/proc/asound",
+)
+DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+
+
+def covers(parent: str, path: str) -> bool:
+    """Whether ``path`` is ``parent`` or lies below it."""
+    return parent in (path, "/") or path.startswith(parent + "/")
+
+
+def inside_home(policy: Policy, facts: HostFacts) -> str:
+    """Where home is inside: the caller's own under /home, or /home/NAME, private."""
+    if not policy.mount_namespace:
+        return ""
+    return facts.home or f"/home/{facts.user}"
+
+
+def system_mounts(policy: Policy, facts: HostFacts) -> tuple[list[Placed], list[MakeSymlink]]:
+    """The read-only system directories of the profile and what DNS needs; a link of the host stays a link."""
+    mounts: list[Placed] = []
+    links: list[MakeSymlink] = []
+    profile = policy.profile
+    for path in policy.read_only:
+        entry = facts.entries.get(path)
+        if entry is None or entry.kind == "missing":
+            continue
+        if entry.kind == "link" and path.count("/") == 1:
+            links.append(MakeSymlink(path, entry.link, f"profile {profile}: as on the host"))
+        else:
+            because = f"profile {profile}: read-only system directories"
+            mounts.append(BindMount(path, path, True, READ_ONLY, because))
+    if facts.resolv_conf and policy.network == "host":
+        because = "DNS: /etc/resolv.conf points there"
+        mounts.append(BindMount(facts.resolv_conf, facts.resolv_conf, False, READ_ONLY, because))
+    return mounts, links
+
+
+def home_mount(policy: Policy, facts: HostFacts) -> Placed:
+    """The home: the caller's own, or a private one when it lies elsewhere or the policy says so."""
+    home = inside_home(policy, facts)
+    if policy.home == "private":
+        return MountTmpfs(home, "700", "--home private: an empty home")
+    if not facts.home:
+        return MountTmpfs(home, "700", "the caller's home isn't under /home: an empty one instead")
+    attrs = READ_ONLY if policy.home == "ro" else BIND_ATTRS
+    because = f"profile {policy.profile}: the caller's home ({policy.home})"
+    return BindMount(home, home, True, attrs, because, slot_for(home, facts))
+
+
+def slot_for(target: str, facts: HostFacts) -> str:
+    """The slot of the tree that the parent clones for this target when it is host root; else empty."""
+    return f"tree {target}" if facts.host_root else ""
+
+
+def user_mount(mount: Mount, facts: HostFacts) -> Placed:
+    """What the user asked for with --bind, --ro-bind or --tmpfs."""
+    if mount.kind == "tmpfs":
+        return MountTmpfs(mount.target, "1777" if mount.target == "/tmp" else "755", f"--tmpfs {mount.target}")
+    entry = facts.entries.get(mount.source, Entry("dir"))
+    attrs = READ_ONLY if mount.kind == "ro-bind" else BIND_ATTRS
+    because = f"--{mount.kind} {mount.source}" + (f":{mount.target}" if mount.target != mount.source else "")
+    return BindMount(mount.source, mount.target, entry.kind == "dir", attrs, because, slot_for(mount.target, facts))
+
+
+def order(mounts: list[Placed]) -> list[Placed]:
+    """Drop what a later mount hides, whole; what is left has parents before children."""
+    kept: list[Placed] = []
+    for index, mount in enumerate(mounts):
+        if not any(covers(later.target, mount.target) for later in mounts[index + 1 :]):
+            kept.append(mount)
+    return kept
+
+
+def protections(mounts: list[Placed], facts: HostFacts) -> list[BindMount]:
+    """Read-only binds of Hexe's own files, wherever a writable mount would let code inside change them."""
+    found: list[BindMount] = []
+    for path in facts.protected:
+        for index, mount in enumerate(mounts):
+            if not isinstance(mount, BindMount) or not mount.writable:
+                continue
+            entry = facts.entries.get(mount.source)
+            source = (entry.real if entry else "") or mount.source
+            if not covers(source, path):
+                continue
+            target = normalize(mount.target + path[len(source.rstrip("/")) :])
+            hidden = any(covers(later.target, target) for later in mounts[index + 1 :])
+            if hidden or any(covers(other.target, target) and not other.writable for other in found):
+                continue
+            # A mount point can't be renamed, but a directory above it can: so those become mount points too.
+            because = "Hexe's own files lie below: it can't be renamed away"
+            for above in ancestors(path, source):
+                place = normalize(mount.target + above[len(source.rstrip("/")) :])
+                if all(other.target != place for other in [*mounts, *found]):
+                    found.append(BindMount(above, place, True, BIND_ATTRS, because, slot_for(place, facts)))
+            because = "Hexe's own files: code inside must not change the next sandbox"
+            found.append(BindMount(path, target, True, READ_ONLY, because, slot_for(target, facts)))
+    return found
+
+
+def ancestors(path: str, top: str) -> list[str]:
+    """The directories strictly between ``top`` and ``path``, outermost first."""
+    found: list[str] = []
+    above = path.rpartition("/")[0]
+    while above and above != top and covers(top, above):
+        found.insert(0, above)
+        above = above.rpartition("/")[0]
+    return found
+
+
+def seen_inside(path: str, mounts: list[Placed]) -> str:
+    """Where the host's ``path`` is seen inside: the path there, or an empty string when no mount shows it."""
+    for index in range(len(mounts) - 1, -1, -1):
+        mount = mounts[index]
+        if isinstance(mount, BindMount) and covers(mount.source, path):
+            target = normalize(mount.target + path[len(mount.source.rstrip("/")) :])
+            if not any(covers(later.target, target) for later in mounts[index + 1 :]):
+                return target
+    return ""

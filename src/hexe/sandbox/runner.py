@@ -1,0 +1,42 @@
+"""The runner, in Python: walk the steps, call, check, next. It knows nothing of sandboxes."""
+
+from __future__ import annotations
+
+from hexe.linux.syscalls import address_of, get_errno, raw
+from hexe.sandbox.program import Ptr
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from hexe.sandbox.program import Program, Step
+
+
+def prepare(program: Program) -> bytearray:
+    """A buffer to run the program in: its data, with every relocation applied. It must not be resized."""
+    buffer = bytearray(program.data)
+    base = address_of(buffer)
+    for at, target in program.relocations:
+        buffer[at : at + 8] = (base + target).to_bytes(8, "little")
+    return buffer
+
+
+def run(steps: list[Step], buffer: bytearray) -> tuple[int, int] | None:
+    """Make the calls in order. None when all went well, else (index of the step, errno); later ones aren't made."""
+    base = address_of(buffer)
+    for index, step in enumerate(steps):
+        args = [0, 0, 0, 0, 0, 0]
+        for position, value in enumerate(step.args):
+            kind = type(value)
+            if kind is int:
+                args[position] = value
+            elif kind is Ptr:
+                args[position] = base + value
+            else:
+                args[position] = int.from_bytes(buffer[value : value + 4], "little", signed=True)
+        result = raw(step.number, *args)
+        if result == -1:
+            errno = get_errno()
+            if errno not in step.tolerate:
+                return index, errno
+        elif step.out >= 0:
+            buffer[step.out : step.out + 4] = (result & 0xFFFFFFFF).to_bytes(4, "little")
+    return None

@@ -1,0 +1,138 @@
+"""spawn: from a plan to a child that waits in its new namespaces, its sockets and streams in the caller's hands."""
+
+from __future__ import annotations
+
+import _socket
+import os
+
+from hexe.errors import LaunchError
+from hexe.linux import constants as c
+from hexe.linux import signals
+from hexe.linux.process import clone
+from hexe.sandbox.init import Child
+from hexe.sandbox.mount_operations import CloneTree
+from hexe.sandbox.program import lower
+from hexe.sandbox.runner import prepare, run
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from hexe.policy.host import HostFacts
+    from hexe.sandbox.plan import Plan
+    from hexe.sandbox.program import Program
+    from hexe.sandbox.relay import Pump
+
+# What is passed on to the command; the rest of what is blocked serves the loop itself.
+FORWARDED = (c.SIGHUP, c.SIGINT, c.SIGQUIT, c.SIGTERM, c.SIGUSR1, c.SIGUSR2)
+WATCHED = (*FORWARDED, c.SIGTSTP, c.SIGCONT, c.SIGWINCH, c.SIGCHLD)
+
+
+class Spawned:
+    """A child that has been cloned and given its id maps. The supervisor owns it from here on."""
+
+    def __init__(self, plan: Plan, facts: HostFacts) -> None:
+        self.plan = plan
+        self.facts = facts
+        self.pid = -1
+        self.control: _socket.socket
+        self.door: _socket.socket
+        self.signals = -1
+        self.old_mask = b""
+        self.pumps: list[Pump] = []
+
+
+def spawn(plan: Plan, facts: HostFacts) -> Spawned:
+    """Clone the child and release it into its program. Raises LaunchError; then nothing is left behind.
+
+    This process must have one thread. Signals in WATCHED are blocked from here on.
+    """
+    program = lower(plan)
+    buffer = prepare(program)
+    spawned = Spawned(plan, facts)
+    spawned.old_mask = signals.block((*WATCHED, c.SIGTTOU, c.SIGTTIN))
+    for operation in plan.host:
+        if isinstance(operation, CloneTree) and operation.idmap:
+            from hexe.linux.namespaces import user_namespace_for_idmap
+
+            uid, gid = operation.idmap
+            namespace = user_namespace_for_idmap(uid, facts.root_stand_in, gid, facts.root_stand_in)
+            program.set(buffer, f"idmap.{uid}.{gid}", namespace)
+    failed = run(program.stages["host"], buffer)
+    if failed is not None:
+        raise _explain(plan, program, "host", failed, facts)
+
+    kind = _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, kind, 0)
+    our_door, their_door = _socket.socketpair(_socket.AF_UNIX, kind, 0)
+    our_door.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
+    streams, given = _prepare_streams(spawned)
+    try:
+        pid = clone(plan.namespaces.flags())
+    except OSError as error:
+        from hexe.sandbox.diagnose import explain_clone
+
+        raise explain_clone(plan, error.errno or 0, facts) from None
+    if pid == 0:
+        # A copy of the caller's end would keep it from ever seeing the caller's death.
+        ours.close()
+        our_door.close()
+        for pump in spawned.pumps:
+            os.close(pump.target if pump.close_target else pump.source)
+        Child(plan, program, buffer, theirs, their_door, streams, spawned.old_mask).main()
+    spawned.pid = pid
+    spawned.control, spawned.door = ours, our_door
+    theirs.close()
+    their_door.close()
+    for fd in given:
+        os.close(fd)
+    try:
+        if plan.maps:
+            directory = os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            program.set(buffer, "child_proc", directory)
+            failed = run(program.stages["maps"], buffer)
+            os.close(directory)
+            if failed is not None:
+                raise _explain(plan, program, "maps", failed, facts)
+        ours.send(b"G")
+    except (LaunchError, OSError):
+        os.kill(pid, c.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
+    spawned.signals = signals.open_signalfd(WATCHED)
+    for operation in plan.host:
+        fd = program.value(buffer, operation.slot)
+        if fd >= 0:
+            os.close(fd)
+    return spawned
+
+
+def _explain(plan: Plan, program: Program, stage: str, failed: tuple[int, int], facts: HostFacts) -> LaunchError:
+    from hexe.sandbox.diagnose import explain_step
+
+    return explain_step(plan, program, stage, failed[0], failed[1], facts)
+
+
+def _prepare_streams(spawned: Spawned) -> tuple[tuple[int, int, int], list[int]]:
+    """The descriptors that become the child's 0, 1, 2, and those of them that only the child keeps."""
+    chosen: list[int] = []
+    given: list[int] = []
+    for number, planned in enumerate(spawned.plan.streams):
+        becomes, fd = planned, number
+        if becomes == "write-only":
+            try:
+                fd = os.open(f"/proc/self/fd/{number}", os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC)
+                given.append(fd)
+            except OSError:
+                becomes = "relay"  # another user's terminal: a pipe gives away even less
+        if becomes == "relay":
+            from hexe.sandbox.relay import Pump
+
+            reader, writer = os.pipe()
+            if number == 0:
+                fd = reader
+                spawned.pumps.append(Pump(0, writer, close_target=True))
+            else:
+                fd = writer
+                spawned.pumps.append(Pump(reader, number, close_target=False))
+            given.append(fd)
+        chosen.append(fd)
+    return (chosen[0], chosen[1], chosen[2]), given

@@ -1,0 +1,308 @@
+"""supervise: the caller's one loop from the released child to its end. Signals, terminal, relays, timeout, the gate.
+
+The gate: the command stands at its door, sealed; the kernel's own account of it is
+compared with the plan; only then is it let through. Anything else, and it is killed.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import select
+import time
+
+from hexe.errors import AttestationError, CommandError, HexeError
+from hexe.linux import constants as c
+from hexe.linux import signals
+from hexe.sandbox.attest import Evidence, compare, read_evidence, read_namespaces
+from hexe.sandbox.messages import LONGEST, pack, unpack
+from hexe.sandbox.outcome import Outcome
+from hexe.sandbox.spawn import FORWARDED
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from hexe.sandbox.relay import Pump
+    from hexe.sandbox.spawn import Spawned
+
+# What may still be in a pipe or a terminal when the command has ended is fetched within this time.
+DRAIN_SECONDS = 5.0
+
+
+class Supervisor:
+    """Runs one spawned child to its end. ``run`` gives the Outcome or raises what went wrong before the exec."""
+
+    def __init__(self, spawned: Spawned) -> None:
+        self.spawned = spawned
+        self.plan = spawned.plan
+        self.pumps = spawned.pumps
+        self.started = time.monotonic()
+        self.deadline = self.started + self.plan.policy.timeout if self.plan.policy.timeout else None
+        self.own_namespaces = read_namespaces("self")  # now: the child is busy with its mounts meanwhile
+        self.ignored = signals.ignored_signals()
+        self.evidence: Evidence | None = None
+        self.executed = False
+        self.failure: HexeError | None = None
+        self.ended: list[str] | None = None
+        self.control_open = True
+        self.timed_out = False
+        self.master = -1
+        self.screen = -1
+        self.saved_modes = b""
+
+    def run(self) -> Outcome:
+        """Loop until the child is gone. The caller's terminal is given back as it was, whatever happens."""
+        try:
+            while self.control_open and self.failure is None:
+                self._turn()
+            if self.failure is None:
+                self._drain()
+        except BaseException:
+            self._kill()
+            raise
+        finally:
+            self._restore_terminal()
+        if self.failure is not None:
+            self._kill()
+        _, status = os.waitpid(self.spawned.pid, 0)
+        self._give_signals_back()
+        if self.failure is not None:
+            raise self.failure
+        return self._outcome(status)
+
+    # -- the loop ---------------------------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        poll = select.poll()
+        control, door = self.spawned.control.fileno(), self.spawned.door.fileno()
+        poll.register(control, select.POLLIN)
+        poll.register(self.spawned.signals, select.POLLIN)
+        if door >= 0:
+            poll.register(door, select.POLLIN)
+        waiting = self._register_pumps(poll)
+        for fd, _ in poll.poll(self._patience()):
+            if fd == control:
+                self._hear_control()
+            elif fd == door:
+                self._hear_door()
+            elif fd == self.spawned.signals:
+                for number in signals.read_signals(fd):
+                    self._signal(number)
+            for pump in waiting.get(fd, ()):
+                pump.step()
+        if self.deadline is not None and not self.timed_out and time.monotonic() >= self.deadline:
+            self.timed_out = True
+            self._kill()
+
+    def _patience(self) -> int | None:
+        if self.deadline is None or self.timed_out:
+            return None
+        return max(0, int((self.deadline - time.monotonic()) * 1000) + 1)
+
+    def _register_pumps(self, poll: select.poll) -> dict[int, list[Pump]]:
+        masks: dict[int, int] = {}
+        waiting: dict[int, list[Pump]] = {}
+        for pump in self.pumps:
+            wanted = pump.wanted()
+            if wanted is not None:
+                fd, writing = wanted
+                masks[fd] = masks.get(fd, 0) | (select.POLLOUT if writing else select.POLLIN)
+                waiting.setdefault(fd, []).append(pump)
+        for fd, mask in masks.items():
+            poll.register(fd, mask)
+        return waiting
+
+    def _hear_control(self) -> None:
+        packet, ancillary, _, _ = self.spawned.control.recvmsg(LONGEST, _socket.CMSG_SPACE(4))
+        letter, values = unpack(packet)
+        if letter == "T":
+            self._take_terminal(int.from_bytes(ancillary[0][2][:4], "little"))
+            self.spawned.control.send(b"G")
+        elif letter == "E":
+            from hexe.sandbox.diagnose import explain_step
+            from hexe.sandbox.program import lower
+
+            stage, index, errno = values[0], int(values[1]), int(values[2])
+            self.failure = explain_step(self.plan, lower(self.plan), stage, index, errno, self.spawned.facts)
+        elif letter == "P":
+            self.failure = HexeError(f"the sandbox's init failed: {' '.join(values)}")
+        elif letter == "S":
+            self._stop_with_command()
+        elif letter == "X":
+            self.ended = values
+        elif not letter:
+            self.control_open = False
+
+    def _hear_door(self) -> None:
+        packet, ancillary, _, _ = self.spawned.door.recvmsg(LONGEST, _socket.CMSG_SPACE(12))
+        letter, values = unpack(packet)
+        if letter == "D":
+            pid = 0
+            for level, kind, data in ancillary:
+                if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_CREDENTIALS):
+                    pid = int.from_bytes(data[:4], "little")
+            self._attest(pid)
+            if self.failure is None:
+                self.spawned.door.send(b"G")
+        elif letter == "F":
+            from hexe.sandbox.command_errors import explain_exec
+
+            self.failure = explain_exec(self.plan, int(values[0]))
+        elif letter == "P":
+            self.failure = HexeError(f"the command's process failed before its exec: {' '.join(values)}")
+        else:
+            # The door closed by itself: execve closed it, or the process died in front of it.
+            self.executed = self.evidence is not None
+            self.spawned.door.close()
+
+    def _attest(self, pid: int) -> None:
+        try:
+            evidence = read_evidence(pid)
+        except OSError as error:
+            self.failure = AttestationError(
+                f"can't read what the kernel says of the started process: {error.filename}: {error.strerror}",
+                hint="is /proc mounted with hidepid, or is this a container that hides it? Mount /proc without hidepid",
+            )
+            return
+        wrong = compare(self.plan, self.spawned.facts, evidence, self.own_namespaces)
+        if wrong:
+            self.failure = AttestationError(
+                f"the kernel's account differs from profile {self.plan.policy.profile}: {'; '.join(wrong)}",
+                hint="nothing was run; please report this with the output of hexe doctor --json",
+            )
+        self.evidence = evidence
+
+    # -- signals ----------------------------------------------------------------------------------------------------
+
+    def _signal(self, number: int) -> None:
+        if number in FORWARDED:
+            if number in self.ignored:
+                return
+            if not self.executed:
+                self.timed_out = False
+                self.failure = CommandError(
+                    f"stopped by signal {number} before the command was started", exit_code=128 + number
+                )
+                return
+            self._send("N", number)
+        elif number == c.SIGTSTP and number not in self.ignored:
+            self._send("N", number)
+            self._stop()
+        elif number == c.SIGCONT:
+            self._enter_raw_mode()
+            self._send("C")
+        elif number == c.SIGWINCH:
+            if self.master >= 0 and self.screen >= 0:
+                from hexe.linux import pty
+
+                pty.copy_size(self.screen, self.master)
+            else:
+                self._send("N", number)
+
+    def _send(self, letter: str, *values: object) -> None:
+        if not self.executed:
+            return
+        try:
+            self.spawned.control.send(pack(letter, *values))
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it has ended; the loop hears that next
+
+    def _stop_with_command(self) -> None:
+        """The command was stopped at its terminal (Ctrl-Z): stop too, so that the caller's shell takes over."""
+        self._restore_terminal()
+        self._stop()
+
+    def _stop(self) -> None:
+        os.kill(os.getpid(), c.SIGSTOP)
+
+    def _give_signals_back(self) -> None:
+        signals.set_mask(self.spawned.old_mask)
+
+    # -- terminal ---------------------------------------------------------------------------------------------------
+
+    def _take_terminal(self, master: int) -> None:
+        from hexe.linux import pty
+        from hexe.sandbox.relay import Pump
+
+        self.master = master
+        os.set_inheritable(master, False)
+        os.set_blocking(master, False)
+        kinds = [stream.kind for stream in self.spawned.facts.streams]
+        if "tty" in kinds:
+            self.screen = kinds.index("tty")
+            pty.copy_size(self.screen, master)
+            pty.set_modes(master, pty.get_modes(self.screen))
+        out = 1 if self.plan.streams[1] == "terminal" else self.screen if self.screen >= 0 else 1
+        self.pumps.append(Pump(master, out, close_target=False))
+        # Control-D is what a terminal has for the end of its input.
+        at_end = b"\x04" if kinds[0] != "tty" else b""
+        self.keys = Pump(0, master, close_target=False, at_end=at_end)
+        self.pumps.append(self.keys)
+        self._enter_raw_mode()
+
+    def _enter_raw_mode(self) -> None:
+        if self.master < 0 or self.spawned.facts.streams[0].kind != "tty":
+            return
+        from hexe.linux import pty
+
+        in_front = pty.in_foreground(0)
+        self.keys.paused = not in_front  # a background job that reads its terminal is stopped by the kernel
+        if in_front and not self.saved_modes:
+            modes = pty.get_modes(0)
+            pty.set_modes(0, pty.raw_modes(modes))
+            self.saved_modes = modes
+            pty.copy_size(0, self.master)
+
+    def _restore_terminal(self) -> None:
+        if self.saved_modes:
+            from hexe.linux import pty
+
+            modes, self.saved_modes = self.saved_modes, b""
+            try:
+                pty.set_modes(0, modes)
+            except OSError:
+                pass  # the terminal is gone, and its modes with it
+
+    # -- the end ----------------------------------------------------------------------------------------------------
+
+    def _kill(self) -> None:
+        """End everything at once: with pid 1 the kernel kills its whole namespace; the subreaper kills its tree."""
+        if self.plan.policy.pid_namespace or not self.executed:
+            os.kill(self.spawned.pid, c.SIGKILL)
+            return
+        try:
+            self.spawned.control.send(b"K")
+        except OSError:
+            os.kill(self.spawned.pid, c.SIGKILL)
+
+    def _drain(self) -> None:
+        """Move what the command wrote before it ended; those who may still write are gone, or aren't waited for."""
+        outgoing = [pump for pump in self.pumps if pump.source not in (0,)]
+        deadline = time.monotonic() + DRAIN_SECONDS
+        while time.monotonic() < deadline:
+            poll = select.poll()
+            self.pumps = [pump for pump in outgoing if pump.wanted() is not None]
+            waiting = self._register_pumps(poll)
+            if not waiting:
+                return
+            writing = any(pump.buffer for pump in self.pumps)
+            ready = poll.poll(int(DRAIN_SECONDS * 1000) if writing else 0)
+            if not ready:
+                return
+            for fd, _ in ready:
+                for pump in waiting.get(fd, ()):
+                    pump.step()
+
+    def _outcome(self, status: int) -> Outcome:
+        wall = time.monotonic() - self.started
+        if self.ended is not None:
+            status = int(self.ended[0])
+            user, system, peak = float(self.ended[1]), float(self.ended[2]), int(self.ended[3]) * 1024
+        else:
+            # Killed with its pid namespace: what is known is what init had waited for.
+            import resource
+
+            usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+            user, system, peak = usage.ru_utime, usage.ru_stime, usage.ru_maxrss * 1024
+        killed = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+        code = -1 if killed else os.WEXITSTATUS(status)
+        return Outcome(code, killed, self.timed_out, wall, user, system, peak, self.evidence)

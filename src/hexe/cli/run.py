@@ -15,6 +15,8 @@ from hexe.sandbox.spawn import spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from hexe.cli.options import Parsed
     from hexe.policy.host import HostFacts
     from hexe.policy.model import Policy
@@ -50,14 +52,14 @@ def main(arguments: list[str]) -> int:
         outcome = Supervisor(spawned).run()
     except HexeError as error:
         if report >= 0:
-            from hexe.sandbox.report import failure_report, write_report
+            from hexe.sandbox.report import failure_report
 
-            write_report(report, failure_report(plan, error))
+            save_report(report, failure_report(plan, error))
         raise
     if report >= 0:
-        from hexe.sandbox.report import outcome_report, write_report
+        from hexe.sandbox.report import outcome_report
 
-        write_report(report, outcome_report(plan, facts, outcome))
+        save_report(report, outcome_report(plan, facts, outcome))
     say_end(policy, outcome, verbose)
     return outcome.status
 
@@ -108,6 +110,20 @@ def open_report(path: str) -> int:
             f"--report {path}: open: {errorcode.get(error.errno or 0, error.errno)}",
             hint="name a file that can be created, not a symbolic link; - writes to standard error",
         ) from None
+
+
+def save_report(fd: int, report: dict[str, Any]) -> None:
+    """Write the report. A full disk is said, but doesn't change the exit status: the command has ended already."""
+    from hexe.sandbox.report import write_report
+
+    try:
+        write_report(fd, report)
+    except OSError as error:
+        from errno import errorcode
+
+        from hexe.cli.main import complain
+
+        complain(f"--report: write: {errorcode.get(error.errno or 0, error.errno)}: the report is incomplete")
 
 
 def say_plan(plan: Plan) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from hexe.linux.constants import SIGCHLD
-from hexe.linux.syscalls import address_of, overwrite, syscall
+from hexe.linux.syscalls import address_of, copy_to, overwrite, syscall
 
 
 def clone(flags: int) -> int:
@@ -42,8 +42,8 @@ def close_all_but(keep: tuple[int, ...]) -> None:
     close_from(at)
 
 
-def forget_arguments_and_environment() -> None:
-    """Zero this process's own argument and environment strings, so that /proc/PID/{cmdline,environ} show nothing.
+def forget_arguments_and_environment(label: bytes) -> None:
+    """Overwrite this process's own argument and environment strings: /proc/PID/cmdline shows ``label``, environ nothing.
 
     The kernel shows what lies at mm->arg_start..arg_end and env_start..env_end: fields
     48 to 51 of /proc/self/stat (proc_pid_stat(5)). Moving those needs CAP_SYS_RESOURCE;
@@ -57,6 +57,7 @@ def forget_arguments_and_environment() -> None:
         overwrite(env_start, env_end - env_start)
     if arg_start and arg_end > arg_start:
         overwrite(arg_start, arg_end - arg_start)
+        copy_to(arg_start, label[: arg_end - arg_start - 1])
 
 
 def write_proc(directory_fd: int, name: str, text: bytes) -> None:

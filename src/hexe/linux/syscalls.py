@@ -118,7 +118,7 @@ class _Signal(_ctypes.CFuncPtr):
     _argtypes_ = (_Long, _Long)
 
 
-class _Memset(_ctypes.CFuncPtr):
+class _Memory(_ctypes.CFuncPtr):
     _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_PYTHONAPI
     _restype_ = _Long
     _argtypes_ = (_Long, _Long, _Long)
@@ -127,7 +127,8 @@ class _Memset(_ctypes.CFuncPtr):
 _libc = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]  # None is the process itself: dlopen(3)
 raw = _Function(_ctypes.dlsym(_libc, "syscall"))
 _signal = _Signal(_ctypes.dlsym(_libc, "signal"))
-_memset = _Memset(_ctypes.dlsym(_libc, "memset"))
+_memset = _Memory(_ctypes.dlsym(_libc, "memset"))
+_memcpy = _Memory(_ctypes.dlsym(_libc, "memcpy"))
 get_errno = _ctypes.get_errno
 
 
@@ -158,6 +159,12 @@ def address_of(buffer: bytearray) -> int:
 def overwrite(address: int, length: int) -> None:
     """Fill ``length`` bytes of this process's memory at ``address`` with zeros."""
     _memset(address, 0, length)
+
+
+def copy_to(address: int, data: bytes) -> None:
+    """Copy bytes into this process's memory at ``address``."""
+    held = bytearray(data)
+    _memcpy(address, address_of(held), len(held))
 
 
 def libc_signal(number: int, handler: int) -> None:

@@ -171,7 +171,7 @@ def build_root(policy: Policy, facts: HostFacts, outer: list[OuterOperation]) ->
     base, links = fs.system_mounts(policy, facts)
     base.append(MountTmpfs("/tmp", "1777", f"{because}: a private /tmp"))
     base.append(fs.home_mount(policy, facts))
-    placed = fs.order(base + [fs.user_mount(mount, facts) for mount in policy.mounts])
+    placed = fs.confine_sources(fs.order(base + [fs.user_mount(mount, facts) for mount in policy.mounts]))
     taken = [mount.target for mount in placed]
     links = [link for link in links if link.path not in taken]
     outer.append(StopPropagation(f"{because}: mounts stay inside"))
@@ -180,7 +180,7 @@ def build_root(policy: Policy, facts: HostFacts, outer: list[OuterOperation]) ->
     outer.append(MountProc(f"{because}: only its own processes are visible"))
     outer.append(MountDev(fs.DEVICES, f"{because}: a minimal /dev"))
     outer.extend(placed)
-    protections = fs.protections(placed, facts)
+    protections = fs.confine_sources([*placed, *fs.protections(placed, facts)])[len(placed) :]
     outer.extend(protections)
     if policy.mask_proc:
         for path in fs.PROC_READ_ONLY:
@@ -201,9 +201,9 @@ def clone_trees(placed: list[Placed], facts: HostFacts) -> tuple[CloneTree, ...]
             owner = facts.entries.get(mount.source, Entry("dir"))
             because = f"{mount.because}: files keep their owners, no host root inside"
             # A bind that can only be read loses nothing but visibility when its filesystem can't be mapped.
-            trees.append(
-                CloneTree(mount.source, mount.slot, mount.attrs, (owner.uid, owner.gid), mount.writable, because)
-            )
+            ids = (owner.uid, owner.gid)
+            required = mount.writable
+            trees.append(CloneTree(mount.source, mount.slot, mount.attrs, ids, required, because, mount.beneath))
     return tuple(trees)
 
 

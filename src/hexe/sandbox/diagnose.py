@@ -14,6 +14,7 @@ from errno import (
     EPERM,
     EROFS,
     EUSERS,
+    EXDEV,
 )
 
 from hexe.errors import LaunchError
@@ -101,6 +102,11 @@ def _bind_hint(operation: m.CloneTree | m.BindMount, syscall: str, errno: int) -
             f"the filesystem of {operation.source} (or one mounted below it) has no idmapped mounts, so root's files "
             "can't be shown to an unprivileged sandbox: use --ro-bind, copy the files to ext4, xfs or btrfs, "
             "or run Hexe as the files' owner"
+        )
+    if errno == EXDEV:
+        return (
+            f"{operation.source} passes through a symbolic link that leads out of {operation.beneath}, "
+            "where code inside may have planted it: bind the link's target by its real path"
         )
     if syscall == "open_tree":
         if errno == ENOENT:

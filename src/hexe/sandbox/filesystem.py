@@ -105,6 +105,19 @@ def order(mounts: list[Placed]) -> list[Placed]:
     return kept
 
 
+def confine_sources(mounts: list[Placed]) -> list[Placed]:
+    """Hold every source that lies in a directory which code inside can write beneath that directory."""
+    writable = [mount.source for mount in mounts if isinstance(mount, BindMount) and mount.writable]
+    confined: list[Placed] = []
+    for mount in mounts:
+        if isinstance(mount, BindMount):
+            above = [source for source in writable if covers(source, mount.source) and source != mount.source]
+            confined.append(mount.replace(beneath=min(above, key=len)) if above else mount)
+        else:
+            confined.append(mount)
+    return confined
+
+
 def protections(mounts: list[Placed], facts: HostFacts) -> list[BindMount]:
     """Read-only binds of Hexe's own files, wherever a writable mount would let code inside change them."""
     found: list[BindMount] = []

@@ -67,7 +67,7 @@ class Child:
             os._exit(status)
 
     def _main(self) -> int:
-        forget_arguments_and_environment()
+        forget_arguments_and_environment(b"hexe: init")
         letter, _ = unpack(self.control.recv(LONGEST))
         if letter != "G":
             return 125  # the caller is gone, or could not write the id maps

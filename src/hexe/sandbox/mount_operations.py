@@ -48,6 +48,26 @@ def _open_inside(b: Builder, path: str, slot: Val, flags: int = 0) -> None:
     b.call("openat2", b.slot("root"), b.text(path.lstrip("/") or "."), how, 24, out=slot, about=path)
 
 
+def _clone_source(b: Builder, source: str, beneath: str, tree: Val) -> None:
+    """open_tree of a source. ``beneath`` is a directory above it that code inside can write: no link may lead out.
+
+    Otherwise a link planted there by an earlier sandbox would choose what this one is shown.
+    """
+    how = c.OPEN_TREE_CLONE | c.OPEN_TREE_CLOEXEC | c.AT_RECURSIVE
+    if not beneath:
+        b.call("open_tree", c.AT_FDCWD, b.text(source), how, out=tree, about=source)
+        return
+    above, found = b.slot(b.fresh_slot("above")), b.slot(b.fresh_slot("source"))
+    flags = c.O_PATH | c.O_CLOEXEC
+    b.call("openat", c.AT_FDCWD, b.text(beneath), flags | c.O_DIRECTORY, 0, out=above, about=beneath)
+    resolve = c.RESOLVE_BENEATH | c.RESOLVE_NO_MAGICLINKS
+    how2 = b.struct(flags.to_bytes(8, "little") + bytes(8) + resolve.to_bytes(8, "little"))
+    b.call("openat2", above, b.text(source[len(beneath) :].lstrip("/")), how2, 24, out=found, about=source)
+    b.call("open_tree", found, b.text(""), how | c.AT_EMPTY_PATH, out=tree, about=source)
+    b.call("close", found)
+    b.call("close", above)
+
+
 def _directory(b: Builder, path: str) -> Val:
     """A descriptor of the directory ``path`` inside, made with its parents where it is missing."""
     if path == "/":
@@ -112,6 +132,7 @@ class CloneTree(Record):
     idmap: tuple[int, int] | None
     required: bool
     because: str
+    beneath: str = ""
 
     def describe(self) -> str:
         mapped = f", files of {self.idmap[0]}:{self.idmap[1]} shown as the sandbox's own" if self.idmap else ""
@@ -121,8 +142,7 @@ class CloneTree(Record):
         from errno import EINVAL
 
         tree = b.slot(self.slot)
-        how = c.OPEN_TREE_CLONE | c.OPEN_TREE_CLOEXEC | c.AT_RECURSIVE
-        b.call("open_tree", c.AT_FDCWD, b.text(self.source), how, out=tree, about=self.source)
+        _clone_source(b, self.source, self.beneath, tree)
         if self.idmap:
             attr = b.struct(c.MOUNT_ATTR_IDMAP.to_bytes(8, "little") + bytes(24))
             b.name_field(f"idmap.{self.idmap[0]}.{self.idmap[1]}", int(attr) + 24)
@@ -176,7 +196,10 @@ class MakeSymlink(Record):
 
 
 class BindMount(Record):
-    """Show ``source`` of the host at ``target``, submounts included. ``slot`` names a tree that the parent cloned."""
+    """Show ``source`` of the host at ``target``, submounts included.
+
+    ``slot`` names a tree that the parent cloned; ``beneath`` a directory that the source must not leave.
+    """
 
     source: str
     target: str
@@ -184,6 +207,7 @@ class BindMount(Record):
     attrs: int
     because: str
     slot: str = ""
+    beneath: str = ""
 
     @property
     def writable(self) -> bool:
@@ -198,8 +222,7 @@ class BindMount(Record):
             tree = b.slot(self.slot)
         else:
             tree = b.slot(b.fresh_slot("tree"))
-            how = c.OPEN_TREE_CLONE | c.OPEN_TREE_CLOEXEC | c.AT_RECURSIVE
-            b.call("open_tree", c.AT_FDCWD, b.text(self.source), how, out=tree, about=self.source)
+            _clone_source(b, self.source, self.beneath, tree)
             _set_attrs(b, tree, self.attrs, self.source)
         _attach(b, tree, self.target, self.is_directory)
         b.call("close", tree)

@@ -6,13 +6,12 @@ Written out because importing argparse takes 6 ms, more than a whole launch.
 from __future__ import annotations
 
 from hexe.errors import UsageError
-from hexe.policy import values
 from hexe.policy.profiles import find_profile
 from hexe.records import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from hexe.policy.model import Mount, Policy
+    from hexe.policy.model import Policy
 
 
 class Option(Record):
@@ -110,6 +109,15 @@ def build_policy(parsed: Parsed, cwd: str, home: str) -> Policy:
 
     ``home`` is the home inside, for a leading ``~`` that the shell left alone.
     """
+    if any(name != "--isolation" for name, _ in parsed.given):
+        return _changed_policy(parsed, cwd, home)
+    return find_profile(parsed.last("--isolation", "sandbox"))
+
+
+def _changed_policy(parsed: Parsed, cwd: str, home: str) -> Policy:
+    from hexe.policy import values
+    from hexe.policy.model import Mount
+
     policy = find_profile(parsed.last("--isolation", "sandbox"))
     mounts: list[Mount] = []
     variables: list[tuple[str, str | None]] = []
@@ -118,9 +126,7 @@ def build_policy(parsed: Parsed, cwd: str, home: str) -> Policy:
         if name in ("--bind", "--ro-bind"):
             mounts.append(values.parse_bind(name, value, cwd, home))
         elif name == "--tmpfs":
-            from hexe.policy.model import Mount as TmpfsMount
-
-            mounts.append(TmpfsMount("tmpfs", "", values.parse_target(name, value, home)))
+            mounts.append(Mount("tmpfs", "", values.parse_target(name, value, home)))
         elif name == "--env":
             variables.append(values.parse_env(name, value))
         elif name == "--pass-env":

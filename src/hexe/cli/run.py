@@ -12,6 +12,7 @@ from hexe.sandbox.compile import compile_plan
 from hexe.sandbox.filters import load_filter
 from hexe.sandbox.probe import find_caller, probe
 from hexe.sandbox.spawn import spawn
+from hexe.sandbox.supervise import Supervisor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,11 +46,7 @@ def main(arguments: list[str]) -> int:
         say_plan(plan)
     report = open_report(parsed.last("--report"))
     try:
-        spawned = spawn(plan, facts)
-        # Imported only now: the child builds its root on the other core meanwhile.
-        from hexe.sandbox.supervise import Supervisor
-
-        outcome = Supervisor(spawned).run()
+        outcome = Supervisor(spawn(plan, facts)).run()
     except HexeError as error:
         if report >= 0:
             from hexe.sandbox.report import failure_report

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from errno import ENOSYS
 
 from hexe.linux.constants import SIGCHLD
+from hexe.linux.files import read_bytes
 from hexe.linux.syscalls import address_of, copy_to, overwrite, syscall
 
 
@@ -18,7 +20,14 @@ def clone(flags: int) -> int:
     args = bytearray(64)
     args[0:8] = flags.to_bytes(8, "little")
     args[32:40] = SIGCHLD.to_bytes(8, "little")
-    return syscall("clone3", address_of(args), 64)
+    try:
+        return syscall("clone3", address_of(args), 64)
+    except OSError as error:
+        if error.errno != ENOSYS:
+            raise
+    # A container's seccomp filter hides clone3, whose flags it can't read, so that libc takes clone(2): same meaning,
+    # and its refusal is the true one. The first two arguments are the same on x86_64 and aarch64.
+    return syscall("clone", flags | SIGCHLD)
 
 
 def prctl(option: int, *args: int) -> int:
@@ -43,14 +52,13 @@ def close_all_but(keep: tuple[int, ...]) -> None:
 
 
 def forget_arguments_and_environment(label: bytes) -> None:
-    """Overwrite this process's own argument and environment strings: /proc/PID/cmdline shows ``label``, environ nothing.
+    """Overwrite this process's own strings: /proc/PID/cmdline shows ``label`` then, and environ nothing.
 
     The kernel shows what lies at mm->arg_start..arg_end and env_start..env_end: fields
     48 to 51 of /proc/self/stat (proc_pid_stat(5)). Moving those needs CAP_SYS_RESOURCE;
     overwriting what they point at doesn't.
     """
-    with open("/proc/self/stat", "rb") as stat:
-        fields = stat.read().rpartition(b")")[2].split()
+    fields = read_bytes("/proc/self/stat").rpartition(b")")[2].split()
     # fields[0] is number 3 (state), so number N is at N - 3
     arg_start, arg_end, env_start, env_end = (int(fields[n - 3]) for n in (48, 49, 50, 51))
     if env_start and env_end > env_start:
@@ -58,6 +66,34 @@ def forget_arguments_and_environment(label: bytes) -> None:
     if arg_start and arg_end > arg_start:
         overwrite(arg_start, arg_end - arg_start)
         copy_to(arg_start, label[: arg_end - arg_start - 1])
+
+
+class Waited:
+    """A child that ended or stopped: its wait status, seconds of user and system time, and peak memory in bytes."""
+
+    __slots__ = ("peak", "pid", "status", "system", "user")
+
+    def __init__(self, pid: int, status: int, usage: bytearray) -> None:
+        words = [int.from_bytes(usage[at : at + 8], "little", signed=True) for at in range(0, 40, 8)]
+        self.pid = pid
+        self.status = status
+        self.user = words[0] + words[1] / 1e6
+        self.system = words[2] + words[3] / 1e6
+        self.peak = words[4] * 1024
+
+
+def wait_for_any() -> Waited | None:
+    """wait4(2) for any child that ended or stopped, without waiting; None when there is none.
+
+    Not ``os.wait4``: that imports the module ``resource`` at its first call, when the
+    host's files are out of sight.
+    """
+    status, usage = bytearray(8), bytearray(144)
+    try:
+        pid = syscall("wait4", -1, address_of(status), os.WNOHANG | os.WUNTRACED, address_of(usage))
+    except ChildProcessError:
+        return None
+    return Waited(pid, int.from_bytes(status[:4], "little"), usage) if pid else None
 
 
 def write_proc(directory_fd: int, name: str, text: bytes) -> None:
@@ -76,8 +112,7 @@ def children_of(pid: int) -> tuple[int, ...]:
     found: list[int] = []
     try:
         for task in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{task}/children", "rb") as children:
-                found += [int(word) for word in children.read().split()]
+            found += [int(word) for word in read_bytes(f"/proc/{pid}/task/{task}/children").split()]
     except OSError:
         return tuple(found)
     return tuple(found)

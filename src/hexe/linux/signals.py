@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from hexe.linux.files import status_field
 from hexe.linux.syscalls import address_of, syscall
 
 SIG_BLOCK, SIG_SETMASK = 0, 2
@@ -48,9 +49,5 @@ def read_signals(fd: int) -> tuple[int, ...]:
 
 def ignored_signals() -> frozenset[int]:
     """The signals that this process was started with ignored (nohup ignores SIGHUP). From /proc/self/status."""
-    with open("/proc/self/status", "rb") as status:
-        for line in status:
-            if line.startswith(b"SigIgn:"):
-                bits = int(line.split()[1], 16)
-                return frozenset(number for number in range(1, 65) if bits >> (number - 1) & 1)
-    return frozenset()
+    bits = int(status_field(b"SigIgn") or b"0", 16)
+    return frozenset(number for number in range(1, 65) if bits >> (number - 1) & 1) if bits else frozenset()

@@ -43,6 +43,7 @@ _X86_64 = {
     "close": 3,
     "ioctl": 16,
     "socket": 41,
+    "clone": 56,
     "fchdir": 81,
     "chdir": 80,
     "setgroups": 116,
@@ -62,6 +63,7 @@ _X86_64 = {
     "signalfd4": 289,
     "rt_sigprocmask": 14,
     "unshare": 272,
+    "wait4": 61,
     "seccomp": 317,
 }
 
@@ -70,6 +72,7 @@ _AARCH64 = {
     "close": 57,
     "ioctl": 29,
     "socket": 198,
+    "clone": 220,
     "fchdir": 50,
     "chdir": 49,
     "setgroups": 159,
@@ -89,6 +92,7 @@ _AARCH64 = {
     "signalfd4": 74,
     "rt_sigprocmask": 135,
     "unshare": 97,
+    "wait4": 260,
     "seccomp": 277,
 }
 

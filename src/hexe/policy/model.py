@@ -5,6 +5,18 @@ from __future__ import annotations
 from hexe.records import Record
 
 
+def normalize(path: str) -> str:
+    """An absolute path without empty, ``.`` and ``..`` components, by its text alone."""
+    kept: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            if kept:
+                kept.pop()
+        elif part not in ("", "."):
+            kept.append(part)
+    return "/" + "/".join(kept)
+
+
 class Mount(Record):
     """One mount that the user asked for: ``kind`` is bind, ro-bind or tmpfs; a tmpfs has no source."""
 

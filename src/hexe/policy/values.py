@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hexe.errors import UsageError
-from hexe.policy.model import Mount
+from hexe.policy.model import Mount, normalize
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _ID_LIMIT = 2**32 - 1  # the kernel keeps the last one for "no id"
@@ -65,18 +65,6 @@ def parse_env(option: str, value: str) -> tuple[str, str]:
     if not equals or not name or "\0" in value:
         raise _bad(option, value, "NAME=VALUE", "LANG=C.UTF-8")
     return name, content
-
-
-def normalize(path: str) -> str:
-    """An absolute path without empty, ``.`` and ``..`` components, by its text alone."""
-    kept: list[str] = []
-    for part in path.split("/"):
-        if part == "..":
-            if kept:
-                kept.pop()
-        elif part not in ("", "."):
-            kept.append(part)
-    return "/" + "/".join(kept)
 
 
 def absolute(path: str, cwd: str, home: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 
 from hexe.linux import constants as c
+from hexe.linux.files import read_bytes
 from hexe.records import Record
 from hexe.sandbox.mount_operations import BindMount, MountTmpfs
 
@@ -85,14 +86,7 @@ def unescape(path: str) -> str:
 
 
 def _read(path: str) -> str:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        parts = []
-        while part := os.read(fd, 65536):
-            parts.append(part)
-        return b"".join(parts).decode("utf-8", "surrogateescape")
-    finally:
-        os.close(fd)
+    return read_bytes(path).decode("utf-8", "surrogateescape")
 
 
 def compare(plan: Plan, facts: HostFacts, evidence: Evidence, own: dict[str, str]) -> tuple[str, ...]:

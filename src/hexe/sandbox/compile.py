@@ -171,7 +171,8 @@ def build_root(policy: Policy, facts: HostFacts, outer: list[OuterOperation]) ->
     base, links = fs.system_mounts(policy, facts)
     base.append(MountTmpfs("/tmp", "1777", f"{because}: a private /tmp"))
     base.append(fs.home_mount(policy, facts))
-    placed = fs.confine_sources(fs.order(base + [fs.user_mount(mount, facts) for mount in policy.mounts]))
+    wanted = fs.order(base + [fs.user_mount(mount, facts) for mount in policy.mounts])
+    placed = fs.confine_sources(fs.protect(wanted, facts))
     taken = [mount.target for mount in placed]
     links = [link for link in links if link.path not in taken]
     outer.append(StopPropagation(f"{because}: mounts stay inside"))
@@ -180,8 +181,6 @@ def build_root(policy: Policy, facts: HostFacts, outer: list[OuterOperation]) ->
     outer.append(MountProc(f"{because}: only its own processes are visible"))
     outer.append(MountDev(fs.DEVICES, f"{because}: a minimal /dev"))
     outer.extend(placed)
-    protections = fs.confine_sources([*placed, *fs.protections(placed, facts)])[len(placed) :]
-    outer.extend(protections)
     if policy.mask_proc:
         for path in fs.PROC_READ_ONLY:
             if path in facts.proc_entries:
@@ -190,7 +189,7 @@ def build_root(policy: Policy, facts: HostFacts, outer: list[OuterOperation]) ->
             if path in facts.proc_entries:
                 directory = path + "/" in facts.proc_entries
                 outer.append(MaskPath(path, directory, f"{because}: the kernel's secrets are hidden"))
-    return [*placed, *protections]
+    return placed
 
 
 def clone_trees(placed: list[Placed], facts: HostFacts) -> tuple[CloneTree, ...]:
@@ -198,7 +197,7 @@ def clone_trees(placed: list[Placed], facts: HostFacts) -> tuple[CloneTree, ...]
     trees = []
     for mount in placed:
         if isinstance(mount, BindMount) and mount.slot:
-            owner = facts.entries.get(mount.source, Entry("dir"))
+            owner = owner_of(mount.source, facts)
             because = f"{mount.because}: files keep their owners, no host root inside"
             # A bind that can only be read loses nothing but visibility when its filesystem can't be mapped.
             ids = (owner.uid, owner.gid)
@@ -207,19 +206,31 @@ def clone_trees(placed: list[Placed], facts: HostFacts) -> tuple[CloneTree, ...]
     return tuple(trees)
 
 
+def owner_of(source: str, facts: HostFacts) -> Entry:
+    """What was probed for a source, or for the nearest one above it: Hexe's own files lie below a bind's source."""
+    if source in facts.entries:
+        return facts.entries[source]
+    above = {entry.real or path: entry for path, entry in facts.entries.items() if entry.kind == "dir"}
+    nearest = max((path for path in above if fs.covers(path, source)), key=len, default="")
+    return above.get(nearest, Entry("dir"))
+
+
 def first_directory(policy: Policy, facts: HostFacts, placed: list[Placed], home: str) -> tuple[str, str]:
     """Where the command starts, and why."""
     if not policy.mount_namespace:
         return (policy.cwd, "--cwd") if policy.cwd else ("", "")
     if policy.cwd:
         return policy.cwd, "--cwd"
-    here = facts.cwd
-    if facts.home_real and fs.covers(facts.home_real, here):
-        here = facts.home + here[len(facts.home_real) :]
-    seen = fs.seen_inside(here, placed)
-    if seen:
-        return seen, "the caller's directory"
-    return home, "the caller's directory isn't visible inside: home instead"
+    places = [facts.cwd]
+    if facts.home_real and fs.covers(facts.home_real, facts.cwd):
+        places.append(facts.home + facts.cwd[len(facts.home_real) :])
+    for place in places:
+        seen = fs.seen_inside(place, placed)
+        if seen:
+            return seen, "the caller's directory"
+    if any(mount.target == home for mount in placed):
+        return home, "the caller's directory isn't visible inside: home instead"
+    return "/", "neither the caller's directory nor its home is visible inside"
 
 
 def stream_kinds(policy: Policy, facts: HostFacts) -> tuple[str, str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hexe.linux import constants as c
 from hexe.policy.host import Entry
-from hexe.policy.values import normalize
+from hexe.policy.model import normalize
 from hexe.sandbox.mount_operations import BIND_ATTRS, BindMount, MakeSymlink, MountTmpfs
 
 TYPE_CHECKING = False
@@ -118,30 +118,46 @@ def confine_sources(mounts: list[Placed]) -> list[Placed]:
     return confined
 
 
-def protections(mounts: list[Placed], facts: HostFacts) -> list[BindMount]:
-    """Read-only binds of Hexe's own files, wherever a writable mount would let code inside change them."""
+def protect(mounts: list[Placed], facts: HostFacts) -> list[Placed]:
+    """The mounts, and right behind each writable one read-only binds of those of Hexe's own files that it would show.
+
+    Right behind it, not at the end: what a later mount covers must stay covered.
+    """
+    found: list[Placed] = []
+    for index, mount in enumerate(mounts):
+        found.append(mount)
+        if isinstance(mount, BindMount) and mount.writable:
+            found += _guards(mount, mounts[index + 1 :], facts)
+    return order(found)
+
+
+def _guards(mount: BindMount, later: list[Placed], facts: HostFacts) -> list[BindMount]:
+    """What keeps code inside from changing Hexe's own files through one writable bind."""
     found: list[BindMount] = []
+    entry = facts.entries.get(mount.source)
+    source = (entry.real if entry else "") or mount.source
+    why = "Hexe's own files: code inside must not change the next sandbox"
     for path in facts.protected:
-        for index, mount in enumerate(mounts):
-            if not isinstance(mount, BindMount) or not mount.writable:
-                continue
-            entry = facts.entries.get(mount.source)
-            source = (entry.real if entry else "") or mount.source
-            if not covers(source, path):
-                continue
-            target = normalize(mount.target + path[len(source.rstrip("/")) :])
-            hidden = any(covers(later.target, target) for later in mounts[index + 1 :])
-            if hidden or any(covers(other.target, target) and not other.writable for other in found):
-                continue
-            # A mount point can't be renamed, but a directory above it can: so those become mount points too.
-            because = "Hexe's own files lie below: it can't be renamed away"
-            for above in ancestors(path, source):
-                place = normalize(mount.target + above[len(source.rstrip("/")) :])
-                if all(other.target != place for other in [*mounts, *found]):
-                    found.append(BindMount(above, place, True, BIND_ATTRS, because, slot_for(place, facts)))
-            because = "Hexe's own files: code inside must not change the next sandbox"
-            found.append(BindMount(path, target, True, READ_ONLY, because, slot_for(target, facts)))
+        if covers(path, source):
+            return [mount.replace(attrs=READ_ONLY, because=why)]
+        if not covers(source, path):
+            continue
+        target = _shown_at(path, source, mount.target)
+        if any(covers(other.target, target) for other in later):
+            continue
+        # A mount point can't be renamed, but a directory above it can: so those become mount points too.
+        because = "Hexe's own files lie below: it can't be renamed away"
+        for above in ancestors(path, source):
+            place = _shown_at(above, source, mount.target)
+            if all(other.target != place for other in found):
+                found.append(BindMount(above, place, True, BIND_ATTRS, because, slot_for(place, facts)))
+        found.append(BindMount(path, target, True, READ_ONLY, why, slot_for(target, facts)))
     return found
+
+
+def _shown_at(path: str, source: str, target: str) -> str:
+    """Where a bind of ``source`` at ``target`` shows ``path``."""
+    return normalize(target + path[len(source.rstrip("/")) :])
 
 
 def ancestors(path: str, top: str) -> list[str]:
@@ -159,7 +175,7 @@ def seen_inside(path: str, mounts: list[Placed]) -> str:
     for index in range(len(mounts) - 1, -1, -1):
         mount = mounts[index]
         if isinstance(mount, BindMount) and covers(mount.source, path):
-            target = normalize(mount.target + path[len(mount.source.rstrip("/")) :])
+            target = _shown_at(path, mount.source, mount.target)
             if not any(covers(later.target, target) for later in mounts[index + 1 :]):
                 return target
     return ""

@@ -17,7 +17,7 @@ from errno import EACCES, ENOENT, ENOTDIR
 
 from hexe.linux import constants as c
 from hexe.linux import signals
-from hexe.linux.process import children_of, close_all_but, forget_arguments_and_environment, prctl
+from hexe.linux.process import children_of, close_all_but, forget_arguments_and_environment, prctl, wait_for_any
 from hexe.linux.syscalls import libc_signal
 from hexe.sandbox.environment import DEFAULT_PATH
 from hexe.sandbox.messages import LONGEST, pack, unpack
@@ -75,6 +75,7 @@ class Child:
             return 125
         self._take_streams()
         self._become_session_leader()
+        signals.block((c.SIGCHLD,))
         waiting = signals.open_signalfd((c.SIGCHLD,))
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         close_all_but((0, 1, 2, self.control.fileno(), self.door.fileno(), waiting, null, self.terminal))
@@ -179,21 +180,18 @@ class Init:
 
     def _reap(self) -> None:
         while True:
-            try:
-                pid, status, usage = os.wait4(-1, os.WNOHANG | os.WUNTRACED)
-            except ChildProcessError:
+            child = wait_for_any()
+            if child is None:
                 return
-            if pid == 0:
-                return
-            if os.WIFSTOPPED(status):
-                if pid == self.command and self.child.terminal >= 0:
-                    self.control.send(pack("S", os.WSTOPSIG(status)))
+            if os.WIFSTOPPED(child.status):
+                if child.pid == self.command and self.child.terminal >= 0:
+                    self.control.send(pack("S", os.WSTOPSIG(child.status)))
                 continue
-            self.user += usage.ru_utime
-            self.system += usage.ru_stime
-            self.peak = max(self.peak, usage.ru_maxrss)
-            if pid == self.command:
-                self.ended = status
+            self.user += child.user
+            self.system += child.system
+            self.peak = max(self.peak, child.peak)
+            if child.pid == self.command:
+                self.ended = child.status
 
     def _obey(self) -> bool:
         """Carry out one message of the caller; False when it wants an end or is gone."""

@@ -8,9 +8,10 @@ from errno import errorcode
 
 import hexe
 from hexe.linux import constants as c
+from hexe.linux.files import read_bytes, status_field
 from hexe.linux.syscalls import MACHINE, syscall
 from hexe.policy.host import Entry, HostFacts, Stream
-from hexe.policy.values import normalize
+from hexe.policy.model import normalize
 from hexe.records import Record
 from hexe.sandbox.filesystem import PROC_MASKED, PROC_READ_ONLY, covers
 from hexe.sandbox.filters import cache_directory
@@ -86,14 +87,8 @@ def probe(policy: Policy, caller: Caller) -> HostFacts:
 
 def find_home(uid: int, environment: dict[str, str]) -> tuple[str, str]:
     """The caller's name, and its own home if that lies under /home: $HOME first, then the user database."""
-    import pwd
-
-    try:
-        entry = pwd.getpwuid(uid)
-        user, candidates = entry.pw_name, [environment.get("HOME", ""), entry.pw_dir]
-    except KeyError:
-        user, candidates = str(uid), [environment.get("HOME", "")]
-    for candidate in candidates:
+    user, recorded = name_and_home(uid)
+    for candidate in (environment.get("HOME", ""), recorded):
         home = normalize(candidate) if candidate.startswith("/") else ""
         if not home.startswith("/home/"):
             continue
@@ -104,6 +99,22 @@ def find_home(uid: int, environment: dict[str, str]) -> tuple[str, str]:
         if stat.S_ISDIR(found.st_mode) and found.st_uid == uid:
             return user, home
     return user, ""
+
+
+def name_and_home(uid: int) -> tuple[str, str]:
+    """The user database's name and home of a uid: /etc/passwd first, since a name service takes 0.2 ms and more."""
+    wanted = str(uid)
+    for line in read_text("/etc/passwd").split("\n"):
+        fields = line.split(":")
+        if len(fields) == 7 and fields[2] == wanted:
+            return fields[0], fields[5]
+    import pwd
+
+    try:
+        entry = pwd.getpwuid(uid)
+        return entry.pw_name, entry.pw_dir
+    except KeyError:
+        return wanted, ""
 
 
 def current_directory() -> str:
@@ -169,33 +180,22 @@ def kernel_version() -> tuple[int, int]:
 def read_number(path: str, otherwise: int) -> int:
     """The number in a file of /proc/sys; ``otherwise`` when the kernel has no such file."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return otherwise
-    try:
-        return int(os.read(fd, 64).split()[0])
+        return int(read_bytes(path).split()[0])
     except (OSError, ValueError, IndexError):
         return otherwise
-    finally:
-        os.close(fd)
 
 
 def read_text(path: str) -> str:
     """A small file's text, empty when it can't be read."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
+        return read_bytes(path).decode("utf-8", "replace")
     except OSError:
         return ""
 
 
 def effective_capabilities() -> int:
     """The caller's effective set, from /proc/self/status."""
-    with open("/proc/self/status", "rb") as status:
-        for line in status:
-            if line.startswith(b"CapEff:"):
-                return int(line.split()[1], 16)
-    return 0
+    return int(status_field(b"CapEff") or b"0", 16)
 
 
 def is_initial_user_namespace() -> bool:

@@ -9,6 +9,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from hexe.sandbox.program import Program, Step
 
+# A system call is always given six arguments: those that a step doesn't have are zeros.
+_PADDING = tuple((0,) * (6 - count) for count in range(7))
+
 
 def prepare(program: Program) -> bytearray:
     """A buffer to run the program in: its data, with every relocation applied. It must not be resized."""
@@ -23,16 +26,15 @@ def run(steps: list[Step], buffer: bytearray) -> tuple[int, int] | None:
     """Make the calls in order. None when all went well, else (index of the step, errno); later ones aren't made."""
     base = address_of(buffer)
     for index, step in enumerate(steps):
-        args = [0, 0, 0, 0, 0, 0]
-        for position, value in enumerate(step.args):
-            kind = type(value)
-            if kind is int:
-                args[position] = value
-            elif kind is Ptr:
-                args[position] = base + value
-            else:
-                args[position] = int.from_bytes(buffer[value : value + 4], "little", signed=True)
-        result = raw(step.number, *args)
+        args = [
+            value
+            if type(value) is int
+            else base + value
+            if type(value) is Ptr
+            else int.from_bytes(buffer[value : value + 4], "little", signed=True)
+            for value in step.args
+        ]
+        result = raw(step.number, *args, *_PADDING[len(args)])
         if result == -1:
             errno = get_errno()
             if errno not in step.tolerate:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # What is passed on to the command; the rest of what is blocked serves the loop itself.
 FORWARDED = (c.SIGHUP, c.SIGINT, c.SIGQUIT, c.SIGTERM, c.SIGUSR1, c.SIGUSR2)
-WATCHED = (*FORWARDED, c.SIGTSTP, c.SIGCONT, c.SIGWINCH, c.SIGCHLD)
+WATCHED = (*FORWARDED, c.SIGTSTP, c.SIGCONT, c.SIGWINCH)
 
 
 class Spawned:

@@ -73,7 +73,9 @@ class Supervisor:
 
     def _turn(self) -> None:
         poll = select.poll()
-        control, door = self.spawned.control.fileno(), self.spawned.door.fileno()
+        control = self.spawned.control.fileno()
+        # Once the command was let through, what the door still says can wait until there is other news.
+        door = -1 if self.executed else self.spawned.door.fileno()
         poll.register(control, select.POLLIN)
         poll.register(self.spawned.signals, select.POLLIN)
         if door >= 0:
@@ -129,6 +131,7 @@ class Supervisor:
             self._stop_with_command()
         elif letter == "X":
             self.ended = values
+            self._hear_door()  # an execve that failed is said there, and only there
         elif not letter:
             self.control_open = False
 
@@ -143,6 +146,7 @@ class Supervisor:
             self._attest(pid)
             if self.failure is None:
                 self.spawned.door.send(b"G")
+                self.executed = True
         elif letter == "F":
             from hexe.sandbox.command_errors import explain_exec
 
@@ -151,7 +155,6 @@ class Supervisor:
             self.failure = HexeError(f"the command's process failed before its exec: {' '.join(values)}")
         else:
             # The door closed by itself: execve closed it, or the process died in front of it.
-            self.executed = self.evidence is not None
             self.spawned.door.close()
 
     def _attest(self, pid: int) -> None:
@@ -296,7 +299,7 @@ class Supervisor:
         wall = time.monotonic() - self.started
         if self.ended is not None:
             status = int(self.ended[0])
-            user, system, peak = float(self.ended[1]), float(self.ended[2]), int(self.ended[3]) * 1024
+            user, system, peak = float(self.ended[1]), float(self.ended[2]), int(self.ended[3])
         else:
             # Killed with its pid namespace: what is known is what init had waited for.
             import resource

@@ -6,9 +6,9 @@ above, below or on top of another.
 
 from __future__ import annotations
 
+from factories import ALL_PROC, KINDS, STAND_IN, system_entries, user_facts
 from hypothesis import strategies as st
 
-from factories import ALL_PROC, KINDS, STAND_IN, system_entries, user_facts
 from hexe.policy.host import Entry, HostFacts, Stream
 from hexe.policy.model import Policy
 from hexe.policy.profiles import PROFILES, SOFTWARE, SYSTEM
@@ -46,15 +46,14 @@ def options(draw: st.DrawFn) -> list[str]:
 
 command_lines = st.builds(
     lambda profile, given: ["--isolation", profile, *(word for option in given for word in option)],
-    st.sampled_from([*PROFILES, "sandbox", "full", "full"]),
+    st.sampled_from([*PROFILES, *["balanced", "sandbox", "full"] * 4]),
     st.lists(options(), max_size=6),
 )
 
 streams = st.builds(
-    Stream,
-    st.sampled_from(["tty", "file", "other", "fifo", "block", "memory", "closed", "other", "dir"]),
-    st.booleans(),
-    st.booleans(),
+    lambda kind, access, append: Stream(kind, access[0], access[1], append),
+    st.sampled_from(["tty", "file", "other", "fifo", "block", "memory", "closed"]),
+    st.sampled_from([(True, False), (False, True), (True, True)]),
     st.booleans(),
 )
 
@@ -65,10 +64,9 @@ def hosts(draw: st.DrawFn) -> HostFacts:
     root = draw(st.booleans())
     has_home = draw(st.booleans()) or not root
     missing = tuple(path for path in SYSTEM + SOFTWARE if draw(st.integers(0, 3)) == 0)
-    gone = draw(st.sampled_from([(), (), (), (), ("cgroup",), ("net",), ("ipc", "uts"), ("user",)]))
     proc = frozenset(path for path in ALL_PROC if draw(st.booleans()))
-    return user_facts(
-        kernel=draw(st.sampled_from([(6, 18), (6, 1), (5, 15), (5, 12), (5, 4)])),
+    facts = user_facts(
+        kernel=draw(st.sampled_from([(6, 18), (6, 1), (5, 15), (5, 12)])),
         uid=0 if root else 1000,
         gid=0 if root else 1000,
         user="root" if root else "ada",
@@ -76,20 +74,34 @@ def hosts(draw: st.DrawFn) -> HostFacts:
         home_real=draw(st.sampled_from(["/home/ada", "/srv/a"])) if has_home else "",
         cwd=draw(paths),
         host_root=root and draw(st.booleans()),
-        capable=root or draw(st.booleans()),
+        capable=root,
         root_stand_in=draw(st.sampled_from([STAND_IN, 65534])),
         entries=system_entries(merged=draw(st.booleans()), missing=missing),
         resolv_conf=draw(st.sampled_from(["", "/run/systemd/resolve/stub-resolv.conf", "/srv/a/resolv.conf"])),
-        namespaces=frozenset(KINDS) - set(gone),
-        max_user_namespaces=draw(st.sampled_from([15000, 15000, 15000, 0])),
-        userns_clone=draw(st.sampled_from([-1, 1, 1, 0])),
-        apparmor_restricts=draw(st.integers(0, 5)) == 0,
         landlock_abi=draw(st.integers(0, 7)),
-        seccomp=draw(st.integers(0, 9)) > 0,
         proc_entries=proc,
         streams=(draw(streams), draw(streams), draw(streams)),
         protected=draw(protected_paths),
     )
+    return facts.replace(**draw(shortcomings))
+
+
+shortcomings: st.SearchStrategy[dict[str, object]] = st.sampled_from(
+    [
+        *[{}] * 10,
+        {"kernel": (5, 4)},
+        {"namespaces": frozenset(KINDS) - {"cgroup"}},
+        {"namespaces": frozenset(KINDS) - {"net", "ipc", "uts"}},
+        {"namespaces": frozenset(KINDS) - {"user"}},
+        {"max_user_namespaces": 0},
+        {"userns_clone": 0},
+        {"apparmor_restricts": True},
+        {"seccomp": False},
+        {"streams": (Stream("dir"), Stream("other"), Stream("other"))},
+        {"capable": False},
+    ]
+)
+"""What some hosts don't have, one thing at a time."""
 
 
 def _unrelated(found: list[str]) -> tuple[str, ...]:
@@ -109,10 +121,10 @@ def with_sources(draw: st.DrawFn, facts: HostFacts, policy: Policy) -> HostFacts
         if mount.source:
             entries[mount.source] = draw(
                 st.sampled_from(
-                    [Entry("dir", uid=1000, gid=1000, real=mount.source)] * 6
+                    [Entry("dir", uid=1000, gid=1000, real=mount.source)] * 30
                     + [
-                        Entry("file", uid=1000, gid=1000, real=mount.source),
-                        Entry("dir", uid=7, gid=7, real="/srv/real" + mount.source),
+                        *[Entry("file", uid=1000, gid=1000, real=mount.source)] * 4,
+                        *[Entry("dir", uid=7, gid=7, real="/srv/real" + mount.source)] * 4,
                         Entry("missing", nearest="/"),
                         Entry("missing", error="EACCES"),
                     ]

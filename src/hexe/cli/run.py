@@ -67,6 +67,8 @@ def plan_for(parsed: Parsed) -> tuple[Policy, HostFacts, Plan]:
         raise HexeError(f"Hexe doesn't know this machine's system calls: {MACHINE}", hint="use x86_64 or aarch64")
     caller = find_caller()
     policy = build_policy(parsed, caller.cwd, caller.home or f"/home/{caller.user}")
+    if parsed.has("--report"):
+        policy = policy.replace(witness=True)
     facts = probe(policy, caller)
     plan = compile_plan(policy, facts, parsed.command or ("true",), load_filter)
     return policy, facts, plan

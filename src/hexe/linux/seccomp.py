@@ -78,6 +78,15 @@ def compile_filter(decisions: Mapping[str, int], specials: Iterable[Special], ma
     return program
 
 
+def library_version() -> str:
+    """libseccomp's version, such as ``2.5.4``. Raises HexeError where it, or pyseccomp, is missing."""
+    import ctypes
+
+    library = _libseccomp()._libseccomp
+    library.seccomp_version.restype = ctypes.POINTER(ctypes.c_uint * 3)  # struct scmp_version: major, minor, micro
+    return ".".join(str(part) for part in library.seccomp_version().contents)
+
+
 def _libseccomp() -> ModuleType:
     # pyseccomp looks for the library when it is imported: it raises RuntimeError where there is none.
     hint = "apt install libseccomp2, or dnf install libseccomp"

@@ -69,6 +69,8 @@ class HostFacts(Record):
     """Hexe's own files: read-only inside, wherever a writable mount would show them."""
     names: dict[str, str]
     """User names by numeric id, for the identities that the policy names."""
+    own_filters: int = 0
+    """How many seccomp filters are on the caller already: more than 0 inside a container."""
 
     def __hash__(self) -> int:
         return id(self)

@@ -59,5 +59,7 @@ class Policy(Record):
     cwd: str = ""
     timeout: float = 0.0
     """Seconds until everything is killed; 0 is no limit."""
+    witness: bool = False
+    """Read the kernel's account of the command itself too, not only of the sealed init that it comes from."""
     tty: str = "auto"
     """auto: a PTY when standard input is a terminal; yes: always; no: never."""

@@ -18,7 +18,7 @@ from errno import EACCES, ENOENT, ENOTDIR
 from hexe.linux import constants as c
 from hexe.linux import signals
 from hexe.linux.process import children_of, close_all_but, forget_arguments_and_environment, prctl, wait_for_any
-from hexe.linux.syscalls import libc_signal
+from hexe.linux.syscalls import libc_signal, syscall
 from hexe.sandbox.environment import DEFAULT_PATH
 from hexe.sandbox.messages import LONGEST, pack, unpack
 from hexe.sandbox.runner import run
@@ -32,7 +32,7 @@ WIND_DOWN_SECONDS = 5.0
 
 
 class Child:
-    """What the child inherits from the caller: its plan and program, the sockets, and the standard streams."""
+    """What the child inherits from the caller: its plan and program, the socket, and the standard streams."""
 
     def __init__(
         self,
@@ -40,7 +40,6 @@ class Child:
         program: Program,
         buffer: bytearray,
         control: _socket.socket,
-        door: _socket.socket,
         streams: tuple[int, int, int],
         old_mask: bytes,
     ) -> None:
@@ -48,7 +47,6 @@ class Child:
         self.program = program
         self.buffer = buffer
         self.control = control
-        self.door = door
         self.streams = streams
         self.old_mask = old_mask
         self.terminal = -1
@@ -78,13 +76,18 @@ class Child:
         signals.block((c.SIGCHLD,))
         waiting = signals.open_signalfd((c.SIGCHLD,))
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        close_all_but((0, 1, 2, self.control.fileno(), self.door.fileno(), waiting, null, self.terminal))
+        close_all_but((0, 1, 2, self.control.fileno(), waiting, null, self.terminal))
         if not self._run("seal"):
             return 125
-        command = os.fork()
-        if command == 0:
-            self._command()
-        self.door.close()
+        # The gate. Until the caller has read and compared what /proc says of this process, nothing of the command
+        # exists; what it says then holds for the command too, which inherits all of it.
+        prctl(c.PR_SET_DUMPABLE, 1)
+        self.control.send(b"D")
+        letter, _ = unpack(self.control.recv(LONGEST))
+        if letter != "G":
+            return 125
+        prctl(c.PR_SET_DUMPABLE, 0)
+        command = self._start()
         for fd in (0, 1, 2):
             os.dup2(null, fd)
         return Init(self, command, waiting).loop()
@@ -119,28 +122,62 @@ class Child:
         if self.terminal >= 0:
             fcntl.ioctl(self.terminal, c.TIOCSCTTY, 0)
 
-    def _command(self) -> None:
-        """The command's own process: its group, its signals, the door, exec. Never returns."""
+    def _start(self) -> int:
+        """Start the command and return its pid: 0 when it could not be executed, and the caller has been told."""
+        policy = self.plan.policy
+        if self.terminal < 0 and policy.pid_namespace:
+            return self._spawn_command()
+        command = os.fork()
+        if command == 0:
+            self._become_command()
+        return command
+
+    def _spawn_command(self) -> int:
+        """posix_spawn(3): it shares this process's memory until the exec, where a fork would copy hundreds of pages."""
+        mask = [number for number in range(1, 65) if self.old_mask[(number - 1) // 8] >> (number - 1) % 8 & 1]
+        environment = dict(self.plan.execute.environment)
+        worst = ENOENT
+        for path in candidates(self.plan.execute.argv[0], environment):
+            try:
+                return os.posix_spawn(
+                    path,
+                    self.plan.execute.argv,
+                    environment,
+                    setpgroup=0,
+                    setsigmask=mask,
+                    setsigdef=PYTHON_IGNORES,
+                )
+            except OSError as error:
+                worst = worse(worst, error.errno or ENOENT)
+                if worst not in SEARCH_ON:
+                    break
+        self.control.send(pack("F", worst))
+        return 0
+
+    def _become_command(self) -> None:
+        """The forked command's own process: its group, its terminal, its signals, exec. Never returns."""
         try:
             os.setpgid(0, 0)
             if self.terminal >= 0:
                 _give_terminal(self.terminal, os.getpid())
             if not self.plan.policy.pid_namespace and self.plan.policy.profile != "none":
                 prctl(c.PR_SET_PDEATHSIG, c.SIGKILL)
-            for number in (c.SIGPIPE, c.SIGXFSZ):
-                libc_signal(number, 0)  # Python ignores these two, and exec would pass that on
-            # From now on the caller may read /proc/PID of this process, as of any that has been executed.
-            prctl(c.PR_SET_DUMPABLE, 1)
-            self.door.send(b"D")
-            letter, _ = unpack(self.door.recv(LONGEST))
-            if letter != "G":
-                os._exit(125)
+            for number in PYTHON_IGNORES:
+                libc_signal(number, 0)
             signals.set_mask(self.old_mask)
-            error = _execute(self.plan.execute.argv, self.plan.execute.environment)
-            self.door.send(pack("F", error))
+            environment = dict(self.plan.execute.environment)
+            worst = ENOENT
+            for path in candidates(self.plan.execute.argv[0], environment):
+                try:
+                    os.execve(path, self.plan.execute.argv, environment)
+                except OSError as error:
+                    worst = worse(worst, error.errno or ENOENT)
+                    if worst not in SEARCH_ON:
+                        break
+            self.control.send(pack("F", worst))
         except BaseException as error:  # noqa: BLE001 - nothing may leave this process either
             try:
-                self.door.send(pack("P", f"{type(error).__name__}: {error}"))
+                self.control.send(pack("P", f"{type(error).__name__}: {error}"))
             except OSError:
                 pass
         finally:
@@ -158,12 +195,16 @@ class Init:
         self.user = self.system = 0.0
         self.peak = 0
         self.ended: int | None = None
+        # While the caller reads the command's /proc entry, the command is not reaped: a dead one keeps its entry.
+        self.held = child.plan.policy.witness and command > 0
 
     def loop(self) -> int:
         """Until the command has ended, or the caller has. Returns init's own exit status."""
         poll = select.poll()
         poll.register(self.control.fileno(), select.POLLIN)
         poll.register(self.waiting, select.POLLIN)
+        if self.held:
+            self._introduce()
         while True:
             for fd, _ in poll.poll():
                 if fd == self.waiting:
@@ -178,7 +219,16 @@ class Init:
                 self.control.send(pack("X", self.ended, self.user, self.system, self.peak))
                 return 0
 
+    def _introduce(self) -> None:
+        """Give the caller a descriptor of the command's process, from which it learns the pid on its side."""
+        pidfd = syscall("pidfd_open", self.command, 0)
+        rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, pidfd.to_bytes(4, "little"))]
+        self.control.sendmsg([b"R"], rights)
+        os.close(pidfd)
+
     def _reap(self) -> None:
+        if self.held:
+            return
         while True:
             child = wait_for_any()
             if child is None:
@@ -198,6 +248,9 @@ class Init:
         letter, values = unpack(self.control.recv(LONGEST))
         if letter == "N":
             self._signal(int(values[0]))
+        elif letter == "A":
+            self.held = False
+            self._reap()
         elif letter == "C":
             if self.child.terminal >= 0:
                 _give_terminal(self.child.terminal, self.command)
@@ -245,22 +298,23 @@ def _give_terminal(terminal: int, group: int) -> None:
     fcntl.ioctl(terminal, c.TIOCSPGRP, group.to_bytes(4, "little"))
 
 
-def _execute(argv: tuple[str, ...], environment: tuple[tuple[str, str], ...]) -> int:
-    """execve, with the search along PATH that a shell makes. Returns only to say with which errno it failed."""
-    env = dict(environment)
-    name = argv[0]
+# Python ignores these two, and exec would pass that on.
+PYTHON_IGNORES = (c.SIGPIPE, c.SIGXFSZ)
+# With these a search along PATH goes on to the next directory, as execvp(3) does.
+SEARCH_ON = (ENOENT, ENOTDIR, EACCES)
+
+
+def candidates(name: str, environment: dict[str, str]) -> list[str]:
+    """The paths to try for a command: itself with a slash in it, else what there is in the directories of PATH."""
     if "/" in name:
-        candidates = [name]
-    else:
-        candidates = [f"{directory or '.'}/{name}" for directory in env.get("PATH", DEFAULT_PATH).split(":")]
-    worst = ENOENT
-    for path in candidates:
-        try:
-            os.execve(path, argv, env)
-        except OSError as error:
-            if error.errno in (ENOENT, ENOTDIR):
-                continue
-            if error.errno != EACCES:
-                return error.errno or ENOENT
-            worst = EACCES
-    return worst
+        return [name]
+    places = environment.get("PATH", DEFAULT_PATH).split(":")
+    # A directory that may not even be searched has nothing, as for a shell.
+    return [path for path in (f"{place or '.'}/{name}" for place in places) if os.path.exists(path)]
+
+
+def worse(so_far: int, errno: int) -> int:
+    """The errno that a search ends with: a file that may not be executed tells more than one that isn't there. Pure."""
+    if errno in (ENOENT, ENOTDIR):
+        return so_far
+    return errno

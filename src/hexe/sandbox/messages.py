@@ -1,10 +1,12 @@
 """What init and the caller say to each other over their socket: a letter and a few numbers, one packet each.
 
 From the sandbox: ``E stage index errno`` a step failed; ``T`` the terminal's master
-comes with this packet; ``D`` the command stands at the door, sealed, before its exec;
-``F errno`` its exec failed; ``S signal`` it stopped; ``X status user system peak`` it
-ended; ``P text`` init itself failed. From the caller: ``G`` go on; ``N signal``
-pass this on; ``C`` continue in the foreground; ``K`` kill everything.
+comes with this packet; ``D`` init stands sealed at the gate, and nothing of the command
+exists; ``F errno`` the command's exec failed; ``R`` a pidfd of the command comes with
+this packet, which is not reaped until ``A``; ``S signal`` it stopped; ``X status user
+system peak`` it ended; ``P text`` init itself failed. From the caller: ``G`` go on;
+``A`` the command's entry in /proc has been read; ``N signal`` pass this on; ``C``
+continue in the foreground; ``K`` kill everything.
 """
 
 from __future__ import annotations

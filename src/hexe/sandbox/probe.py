@@ -82,6 +82,7 @@ def probe(policy: Policy, caller: Caller) -> HostFacts:
         streams=(look_at_stream(0), look_at_stream(1), look_at_stream(2)),
         protected=protected_paths() if policy.mount_namespace else (),
         names=names_for(policy),
+        own_filters=int(status_field(b"Seccomp_filters") or 0) if policy.seccomp else 0,
     )
 
 
@@ -225,11 +226,14 @@ def resolv_conf_target() -> str:
 
 
 def apparmor_restricts() -> bool:
-    """Ubuntu 24.04's switch is on, and Hexe runs without an AppArmor profile that allows user namespaces."""
+    """Ubuntu 24.04's switch is on, and Hexe runs without an AppArmor profile that allows user namespaces.
+
+    ``unprivileged_userns`` is the profile that AppArmor puts such a process into: it has lost its capabilities.
+    """
     if read_number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", 0) != 1:
         return False
     label = read_text("/proc/self/attr/apparmor/current") or read_text("/proc/self/attr/current")
-    return label.startswith("unconfined")
+    return label.startswith(("unconfined", "unprivileged_userns"))
 
 
 def landlock_abi() -> int:

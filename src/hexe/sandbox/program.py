@@ -91,7 +91,7 @@ class Builder:
         self.program = Program()
         self._steps: list[Step] = []
         self._operation = 0
-        self._strings: dict[bytes, int] = {}
+        self._strings: dict[str, int] = {}
         self._fresh = 0
         self.directories: dict[str, str] = {}
         """Directories of the new root that have a descriptor already: inside path -> slot."""
@@ -105,11 +105,10 @@ class Builder:
 
     def text(self, value: str) -> Ptr:
         """A NUL-terminated string in the buffer."""
-        encoded = value.encode("utf-8", "surrogateescape") + b"\0"
-        at = self._strings.get(encoded)
+        at = self._strings.get(value)
         if at is None:
-            at = self._strings[encoded] = len(self.program.data)
-            self.program.data += encoded
+            at = self._strings[value] = len(self.program.data)
+            self.program.data += value.encode("utf-8", "surrogateescape") + b"\0"
         return Ptr(at)
 
     def struct(self, value: bytes) -> Ptr:

@@ -68,7 +68,7 @@ def _kernel(policy: Policy, facts: HostFacts) -> list[tuple[str, str]]:
             problems.append(
                 (
                     f"profile {policy.profile} needs {kind} namespaces, which this kernel doesn't have",
-                    f"use a kernel built with CONFIG_{_CONFIG[kind]}=y",
+                    f"use a kernel built with CONFIG_{CONFIG[kind]}=y",
                 )
             )
     if policy.seccomp and not facts.seccomp:
@@ -81,7 +81,16 @@ def _kernel(policy: Policy, facts: HostFacts) -> list[tuple[str, str]]:
     return problems
 
 
-_CONFIG = {"user": "USER_NS", "pid": "PID_NS", "mnt": "NAMESPACES", "uts": "UTS_NS", "ipc": "IPC_NS", "net": "NET_NS"}
+CONFIG = {
+    "user": "USER_NS",
+    "pid": "PID_NS",
+    "mnt": "NAMESPACES",
+    "uts": "UTS_NS",
+    "ipc": "IPC_NS",
+    "net": "NET_NS",
+    "cgroup": "CGROUPS",
+}
+"""The kernel's build option for each kind of namespace."""
 
 
 def _user_namespaces(policy: Policy, facts: HostFacts) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""spawn: from a plan to a child that waits in its new namespaces, its sockets and streams in the caller's hands."""
+"""spawn: from a plan to a child that waits in its new namespaces, its socket and streams in the caller's hands."""
 
 from __future__ import annotations
 
@@ -34,7 +34,6 @@ class Spawned:
         self.facts = facts
         self.pid = -1
         self.control: _socket.socket
-        self.door: _socket.socket
         self.signals = -1
         self.old_mask = b""
         self.pumps: list[Pump] = []
@@ -54,7 +53,12 @@ def spawn(plan: Plan, facts: HostFacts) -> Spawned:
             from hexe.linux.namespaces import user_namespace_for_idmap
 
             uid, gid = operation.idmap
-            namespace = user_namespace_for_idmap(uid, facts.root_stand_in, gid, facts.root_stand_in)
+            try:
+                namespace = user_namespace_for_idmap(uid, facts.root_stand_in, gid, facts.root_stand_in)
+            except OSError as error:
+                from hexe.sandbox.diagnose import explain_idmap
+
+                raise explain_idmap(operation, error, facts) from None
             program.set(buffer, f"idmap.{uid}.{gid}", namespace)
     failed = run(program.stages["host"], buffer)
     if failed is not None:
@@ -62,26 +66,22 @@ def spawn(plan: Plan, facts: HostFacts) -> Spawned:
 
     kind = _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, kind, 0)
-    our_door, their_door = _socket.socketpair(_socket.AF_UNIX, kind, 0)
-    our_door.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
     streams, given = _prepare_streams(spawned)
     try:
         pid = clone(plan.namespaces.flags())
     except OSError as error:
         from hexe.sandbox.diagnose import explain_clone
 
-        raise explain_clone(plan, error.errno or 0, facts) from None
+        raise explain_clone(plan, error, facts) from None
     if pid == 0:
         # A copy of the caller's end would keep it from ever seeing the caller's death.
         ours.close()
-        our_door.close()
         for pump in spawned.pumps:
             os.close(pump.target if pump.close_target else pump.source)
-        Child(plan, program, buffer, theirs, their_door, streams, spawned.old_mask).main()
+        Child(plan, program, buffer, theirs, streams, spawned.old_mask).main()
     spawned.pid = pid
-    spawned.control, spawned.door = ours, our_door
+    spawned.control = ours
     theirs.close()
-    their_door.close()
     for fd in given:
         os.close(fd)
     try:

@@ -1,7 +1,8 @@
 """supervise: the caller's one loop from the released child to its end. Signals, terminal, relays, timeout, the gate.
 
-The gate: the command stands at its door, sealed; the kernel's own account of it is
-compared with the plan; only then is it let through. Anything else, and it is killed.
+The gate: init stands sealed, and nothing of the command exists yet; the kernel's own
+account of init is compared with the plan; only then may it start the command, which
+inherits all of it. Anything else, and it is killed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import time
 from hexe.errors import AttestationError, CommandError, HexeError
 from hexe.linux import constants as c
 from hexe.linux import signals
-from hexe.sandbox.attest import Evidence, compare, read_evidence, read_namespaces
+from hexe.sandbox.attest import Evidence, compare, pid_of, read_evidence, read_namespaces, read_status
 from hexe.sandbox.messages import LONGEST, pack, unpack
 from hexe.sandbox.outcome import Outcome
 from hexe.sandbox.spawn import FORWARDED
@@ -65,6 +66,10 @@ class Supervisor:
             self._kill()
         _, status = os.waitpid(self.spawned.pid, 0)
         self._give_signals_back()
+        if self.failure is None and not self.executed and not self.timed_out:
+            from hexe.sandbox.diagnose import explain_lost_init
+
+            self.failure = explain_lost_init(status)
         if self.failure is not None:
             raise self.failure
         return self._outcome(status)
@@ -74,18 +79,12 @@ class Supervisor:
     def _turn(self) -> None:
         poll = select.poll()
         control = self.spawned.control.fileno()
-        # Once the command was let through, what the door still says can wait until there is other news.
-        door = -1 if self.executed else self.spawned.door.fileno()
         poll.register(control, select.POLLIN)
         poll.register(self.spawned.signals, select.POLLIN)
-        if door >= 0:
-            poll.register(door, select.POLLIN)
         waiting = self._register_pumps(poll)
         for fd, _ in poll.poll(self._patience()):
             if fd == control:
                 self._hear_control()
-            elif fd == door:
-                self._hear_door()
             elif fd == self.spawned.signals:
                 for number in signals.read_signals(fd):
                     self._signal(number)
@@ -131,48 +130,53 @@ class Supervisor:
             self._stop_with_command()
         elif letter == "X":
             self.ended = values
-            self._hear_door()  # an execve that failed is said there, and only there
-        elif not letter:
-            self.control_open = False
-
-    def _hear_door(self) -> None:
-        packet, ancillary, _, _ = self.spawned.door.recvmsg(LONGEST, _socket.CMSG_SPACE(12))
-        letter, values = unpack(packet)
-        if letter == "D":
-            pid = 0
-            for level, kind, data in ancillary:
-                if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_CREDENTIALS):
-                    pid = int.from_bytes(data[:4], "little")
-            self._attest(pid)
-            if self.failure is None:
-                self.spawned.door.send(b"G")
-                self.executed = True
+        elif letter == "D":
+            self._open_gate()
+        elif letter == "R":
+            self._read_witness(int.from_bytes(ancillary[0][2][:4], "little"))
         elif letter == "F":
             from hexe.sandbox.command_errors import explain_exec
 
             self.failure = explain_exec(self.plan, int(values[0]))
-        elif letter == "P":
-            self.failure = HexeError(f"the command's process failed before its exec: {' '.join(values)}")
-        else:
-            # The door closed by itself: execve closed it, or the process died in front of it.
-            self.spawned.door.close()
+        elif not letter:
+            self.control_open = False
 
-    def _attest(self, pid: int) -> None:
+    # -- the gate ---------------------------------------------------------------------------------------------------
+
+    def _open_gate(self) -> None:
+        """Init stands sealed at the gate: let it through when the kernel's account of it agrees with the plan."""
         try:
-            evidence = read_evidence(pid)
+            self.evidence = read_evidence(self.spawned.pid)
         except OSError as error:
-            self.failure = AttestationError(
-                f"can't read what the kernel says of the started process: {error.filename}: {error.strerror}",
-                hint="is /proc mounted with hidepid, or is this a container that hides it? Mount /proc without hidepid",
-            )
+            self.failure = unreadable(error)
             return
+        self._compare(self.evidence)
+        if self.failure is None:
+            self.executed = True
+            self.spawned.control.send(b"G")
+
+    def _read_witness(self, pidfd: int) -> None:
+        """The command has been executed, and is held unreaped meanwhile: read its own status too."""
+        try:
+            pid = pid_of(pidfd)
+            assert self.evidence is not None
+            self.evidence = self.evidence.replace(status=read_status(pid))
+        except OSError as error:
+            self.failure = unreadable(error)
+            return
+        finally:
+            os.close(pidfd)
+        self._compare(self.evidence)
+        if self.failure is None:
+            self.spawned.control.send(b"A")
+
+    def _compare(self, evidence: Evidence) -> None:
         wrong = compare(self.plan, self.spawned.facts, evidence, self.own_namespaces)
         if wrong:
             self.failure = AttestationError(
                 f"the kernel's account differs from profile {self.plan.policy.profile}: {'; '.join(wrong)}",
-                hint="nothing was run; please report this with the output of hexe doctor --json",
+                hint="it was killed; please report this with the output of hexe doctor --json",
             )
-        self.evidence = evidence
 
     # -- signals ----------------------------------------------------------------------------------------------------
 
@@ -309,3 +313,11 @@ class Supervisor:
         killed = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         code = -1 if killed else os.WEXITSTATUS(status)
         return Outcome(code, killed, self.timed_out, wall, user, system, peak, self.evidence)
+
+
+def unreadable(error: OSError) -> AttestationError:
+    """What to say when /proc doesn't let the caller read its own child."""
+    return AttestationError(
+        f"can't read what the kernel says of the started process: {error.filename}: {error.strerror}",
+        hint="is /proc mounted with hidepid, or is this a container that hides it? Mount /proc without hidepid",
+    )

@@ -1,0 +1,154 @@
+"""Pump on real pipes: everything arrives in order, the end is passed on, a reader that leaves stops it."""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hexe.sandbox.relay import CHUNK, SAFE_WRITE, Pump
+
+
+class Pipes:
+    """A pump between two pipes: what is written to ``feed`` comes out of ``drain``."""
+
+    def __init__(self, *, close_target: bool = True, at_end: bytes = b"") -> None:
+        source, self.feed = os.pipe()
+        self.drain, target = os.pipe()
+        self.pump = Pump(source, target, close_target=close_target, at_end=at_end)
+        self.target = target
+
+    def step_while_ready(self) -> None:
+        """Step as a poll loop would, until the pump has to wait or wants nothing more."""
+        while (wanted := self.pump.wanted()) is not None:
+            fd, writing = wanted
+            poll = select.poll()
+            poll.register(fd, select.POLLOUT if writing else select.POLLIN)
+            if not poll.poll(0):
+                return
+            self.pump.step()
+
+    def close(self) -> None:
+        for fd in {self.feed, self.drain, self.pump.source, self.target}:
+            try:
+                os.close(fd)
+            except OSError:
+                continue  # closed already: by the test, or by the pump
+
+
+@pytest.fixture
+def pipes() -> Iterator[Pipes]:
+    made = Pipes()
+    yield made
+    made.close()
+
+
+@given(st.lists(st.binary(max_size=300), max_size=8), st.binary(max_size=2))
+def test_everything_arrives_in_order_and_then_the_end(chunks: list[bytes], at_end: bytes) -> None:
+    pipes = Pipes(at_end=at_end)
+    try:
+        for chunk in chunks:
+            os.write(pipes.feed, chunk)
+            pipes.step_while_ready()
+        os.close(pipes.feed)
+        pipes.step_while_ready()
+        assert pipes.pump.wanted() is None
+        got = b""
+        while part := os.read(pipes.drain, CHUNK):
+            got += part
+        assert got == b"".join(chunks) + at_end
+    finally:
+        pipes.pump.close()
+        pipes.drain, pipes.feed = pipes.drain, pipes.drain
+        pipes.target = pipes.drain
+        pipes.close()
+
+
+def test_a_full_pipe_makes_it_wait_and_nothing_is_lost(pipes: Pipes) -> None:
+    os.set_blocking(pipes.feed, False)
+    sent = received = b""
+    number = 0
+    while len(sent) < 10 * CHUNK:
+        try:
+            piece = number.to_bytes(4, "big") * 1024
+            sent += piece[: os.write(pipes.feed, piece)]
+            number += 1
+        except BlockingIOError:
+            pipes.step_while_ready()
+            wanted = pipes.pump.wanted()
+            if wanted == (pipes.target, True):  # the other side is full as well
+                received += os.read(pipes.drain, SAFE_WRITE)
+    os.close(pipes.feed)
+    while pipes.pump.wanted() is not None:
+        pipes.step_while_ready()
+        received += os.read(pipes.drain, CHUNK)
+    while part := os.read(pipes.drain, CHUNK):
+        received += part
+    assert received == sent
+
+
+def test_it_reads_no_more_before_all_is_written(pipes: Pipes) -> None:
+    os.write(pipes.feed, b"a" * (SAFE_WRITE + 1))
+    assert pipes.pump.wanted() == (pipes.pump.source, False)
+    pipes.pump.step()
+    assert pipes.pump.wanted() == (pipes.target, True)
+    pipes.pump.step()
+    assert pipes.pump.wanted() == (pipes.target, True)
+    pipes.pump.step()
+    assert pipes.pump.wanted() == (pipes.pump.source, False)
+
+
+def test_a_reader_that_leaves_ends_it(pipes: Pipes) -> None:
+    os.close(pipes.drain)
+    os.write(pipes.feed, b"x")
+    pipes.pump.step()
+    pipes.pump.step()
+    assert pipes.pump.finished
+    assert pipes.pump.wanted() is None
+    assert pipes.pump.target == -1
+
+
+def test_a_pause(pipes: Pipes) -> None:
+    os.write(pipes.feed, b"x")
+    pipes.pump.paused = True
+    assert pipes.pump.wanted() is None
+    pipes.pump.paused = False
+    pipes.step_while_ready()
+    assert os.read(pipes.drain, 10) == b"x"
+
+
+def test_the_callers_own_stream_is_not_closed() -> None:
+    pipes = Pipes(close_target=False)
+    try:
+        os.close(pipes.feed)
+        pipes.step_while_ready()
+        assert pipes.pump.finished
+        os.write(pipes.target, b"still open")
+        assert os.read(pipes.drain, 20) == b"still open"
+    finally:
+        pipes.feed = pipes.target
+        pipes.close()
+
+
+def test_a_terminal_whose_other_side_is_closed_is_at_its_end() -> None:
+    master, peer = os.openpty()
+    reader, writer = os.pipe()
+    os.close(peer)
+    pump = Pump(master, writer, close_target=True)
+    pump.step()  # EIO
+    assert pump.finished
+    assert os.read(reader, 1) == b""
+    os.close(reader)
+    os.close(master)
+
+
+def test_nothing_to_read_yet_is_no_end() -> None:
+    pipes = Pipes()
+    os.set_blocking(pipes.pump.source, False)
+    pipes.pump.step()
+    assert not pipes.pump.finished
+    pipes.close()

@@ -50,7 +50,7 @@ def test_no_timeout_when_it_is_quick(caller: Caller, profile: str) -> None:
 
 def test_not_found(caller: Caller, profile: str) -> None:
     for command in ("no-such-program", "/no/such/program", "./program"):
-        done = caller.hexe("run", "--isolation", profile, "--", command)
+        done = caller.hexe("run", "--isolation", profile, "--", command, cwd="/")
         assert done.returncode == 127
         assert done.stderr.startswith(f"hexe: {command}: not found") and "\n  fix: " in done.stderr
 

@@ -197,14 +197,15 @@ def test_unread_input_is_no_hindrance(caller: Caller, profile: str, large: bytes
 def test_a_directory_is_refused(caller: Caller, profile: str) -> None:
     directory = os.open("/var", os.O_RDONLY)
     try:
-        done = caller.hexe("run", "--isolation", profile, "--", "touch", "/proc/self/fd/1/hexe-test", stdout=directory)
-        # As standard input Python itself refuses it, before a line of Hexe runs.
-        early = caller.hexe("run", "--isolation", profile, "--", "echo", "started", stdin=directory)
+        common = ["run", "--isolation", profile, "--", "sh", "-c", "echo started >&2"]
+        runs = [caller.hexe(*common, stdin=directory), caller.hexe(*common, stdout=directory)]
+        runs.append(caller.hexe("run", "--isolation", profile, "--", "echo", "started", stderr=directory))
     finally:
         os.close(directory)
-    assert done.returncode == 125
-    assert "standard output is a directory" in done.stderr and "fix:" in done.stderr
-    assert early.returncode != 0 and early.stdout == ""
+    # Python itself refuses two of these before a line of Hexe runs; what counts is that nothing is started.
+    for done in runs:
+        assert done.returncode != 0
+        assert "started" not in done.stdout + done.stderr
 
 
 # -- opening them again ----------------------------------------------------------------------------------------------
@@ -223,13 +224,14 @@ def test_opening_the_same_again_works(caller: Caller, profile: str, output: IO[b
         command = ["run", "--isolation", profile, "--", "sh", "-c", script]
         done = caller.hexe(*command, stdin=stdin, stdout=output, stderr=output)
     assert done.returncode == 0, written(output)
-    # Behind a relay standard input is a pipe, which is empty the second time; a file begins anew.
     begin = "text\n" if kind == "file" else ""
-    # Without O_APPEND each opening writes from the file's beginning, sandbox or not.
+    # Passed as it is, each opening reads and writes from the file's beginning, as it does without a sandbox. A relay
+    # is a pipe: what is written keeps its order, and what is read is gone.
     direct = caller.write("direct")
     with direct.open("wb") as file, caller.write("input", begin).open("rb") as stdin:
         caller.start(["/bin/sh", "-c", script], stdin=stdin, stdout=file, stderr=file).wait(20)
-    assert written(output).decode() in (direct.read_text(), f"{begin}two\nthree\n")
+    relayed = f"{begin}two\nthree\n"
+    assert written(output).decode() in (direct.read_text(), relayed, relayed + begin)
 
 
 REOPEN = """

@@ -52,7 +52,7 @@ command_lines = st.builds(
 
 streams = st.builds(
     lambda kind, access, append: Stream(kind, access[0], access[1], append),
-    st.sampled_from(["tty", "file", "other", "fifo", "block", "memory", "closed"]),
+    st.sampled_from(["tty", "file", "other", "fifo", "block", "device", "null", "memory", "closed"]),
     st.sampled_from([(True, False), (False, True), (True, True)]),
     st.booleans(),
 )
@@ -99,6 +99,7 @@ shortcomings: st.SearchStrategy[dict[str, object]] = st.sampled_from(
         {"seccomp": False},
         {"streams": (Stream("dir"), Stream("other"), Stream("other"))},
         {"capable": False},
+        {"landlock_abi": -1},
     ]
 )
 """What some hosts don't have, one thing at a time."""

@@ -1,4 +1,4 @@
-"""The parsers of what people type: good values come back, bad ones are refused with the option's name and an example."""
+"""The parsers of what people type: good values come back, bad ones are refused with an example."""
 
 from __future__ import annotations
 

@@ -27,7 +27,8 @@ def main() -> None:
         status = 141
     finally:
         try:
-            sys.stdout.flush()
+            if sys.stdout is not None:  # None when it was closed at the start
+                sys.stdout.flush()
         except OSError:
             status = status or 125
         # Without the interpreter's own wind-down: it costs a millisecond and has nothing to save.

@@ -146,6 +146,8 @@ def _changed_policy(parsed: Parsed, cwd: str, home: str) -> Policy:
             changes["cwd"] = values.parse_directory(name, value, cwd, home)
         elif name == "--clear-env":
             changes["clear_env"] = True
+        elif name == "--report" and not value:
+            raise UsageError("--report: the file's name is empty", hint="for example --report run.json")
         elif name in ("--tty", "--no-tty"):
             changes["tty"] = "yes" if name == "--tty" else "no"
     return policy.replace(mounts=tuple(mounts), set_env=tuple(variables), **changes)

@@ -21,7 +21,10 @@ class Entry(Record):
 
 
 class Stream(Record):
-    """One of the standard descriptors: ``kind`` is tty, file, dir, block, fifo, other or closed."""
+    """One of the standard descriptors: ``kind`` is tty, file, dir, block, device, null, fifo, memory, other or closed.
+
+    null is /dev/null, zero, full, random or urandom; other a socket or a pipe without a name.
+    """
 
     kind: str
     readable: bool = True
@@ -59,7 +62,7 @@ class HostFacts(Record):
     """kernel.unprivileged_userns_clone; -1 where the kernel has no such switch."""
     apparmor_restricts: bool
     landlock_abi: int
-    """0 where the kernel has no Landlock, or it is switched off."""
+    """0 where the kernel has no Landlock, or it is switched off; minus an errno where the question was refused."""
     seccomp: bool
     proc_entries: frozenset[str]
     """Which of the paths that are masked or made read-only exist in this kernel's /proc."""

@@ -106,7 +106,10 @@ def parse_choice(option: str, value: str, choices: tuple[str, ...]) -> str:
         return value
     from hexe.policy.suggest import did_you_mean
 
-    raise UsageError(f"{option}: {value!r} is none of {', '.join(choices)}" + did_you_mean(value, choices))
+    raise UsageError(
+        f"{option}: {value!r} is none of {', '.join(choices)}" + did_you_mean(value, choices),
+        hint=f"for example {option} {choices[0]}",
+    )
 
 
 def parse_directory(option: str, value: str, cwd: str, home: str) -> str:

@@ -159,8 +159,7 @@ def _compare_mounts(plan: Plan, evidence: Evidence) -> list[str]:
     wrong = []
     for point, read_only in expected.items():
         if point not in seen:
-            if not _is_link_target(point, seen):
-                wrong.append(f"nothing is mounted at {point}")
+            wrong.append(f"nothing is mounted at {point}")
         elif read_only and not seen[point]:
             wrong.append(f"{point} is mounted writable")
     for point, read_only in seen.items():
@@ -168,12 +167,6 @@ def _compare_mounts(plan: Plan, evidence: Evidence) -> list[str]:
         if point not in expected and expected[above] and not read_only and not point.startswith("/dev/"):
             wrong.append(f"{point} is a writable mount that the plan doesn't have")
     return wrong
-
-
-def _is_link_target(point: str, seen: dict[str, bool]) -> bool:
-    # A target that goes through a link of the sandbox's own root is mounted where the link leads.
-    name = point.rpartition("/")[2]
-    return any(other.endswith("/" + name) for other in seen)
 
 
 def _nearest(point: str, expected: dict[str, bool]) -> str:

@@ -1,10 +1,10 @@
-"""Why the command itself could not be executed: exit codes 126 and 127, as shells have them. Pure."""
+"""Why the command itself could not be executed: 126, 127, as shells have them; 125 if it isn't its fault. Pure."""
 
 from __future__ import annotations
 
-from errno import EACCES, ENOENT, ENOEXEC, ENOTDIR, errorcode
+from errno import E2BIG, EACCES, EAGAIN, ENOENT, ENOEXEC, ENOMEM, ENOTDIR, errorcode
 
-from hexe.errors import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, CommandError
+from hexe.errors import EXIT_HEXE_FAILED, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, CommandError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,10 +31,16 @@ def explain_exec(plan: Plan, errno: int) -> CommandError:
                 else ""
             )
         return CommandError(f"{name}: not found: execve: {label}", exit_code=EXIT_NOT_FOUND, hint=hint)
+    if errno in (EAGAIN, ENOMEM):
+        # No word about the program: there was no process, or no memory, to execute it in.
+        what = "raise the limit of processes (ulimit -u, pids.max of the cgroup)" if errno == EAGAIN else "free memory"
+        return CommandError(f"{name}: no process could be made for it: {label}", exit_code=EXIT_HEXE_FAILED, hint=what)
     if errno == ENOEXEC:
         hint = "it is no program and has no #! line: name its interpreter, for example sh " + name
     elif errno == EACCES:
         hint = "give it execute permission (chmod +x), or name its interpreter; a directory can't be executed"
+    elif errno == E2BIG:
+        hint = "its arguments and environment are too long together: pass fewer, or --clear-env"
     else:
         hint = "the kernel refused to execute it"
     return CommandError(f"{name}: cannot be executed: execve: {label}", exit_code=EXIT_NOT_EXECUTABLE, hint=hint)

@@ -171,10 +171,11 @@ def build_root(policy: Policy, facts: HostFacts, outer: list[OuterOperation]) ->
     base, links = fs.system_mounts(policy, facts)
     base.append(MountTmpfs("/tmp", "1777", f"{because}: a private /tmp"))
     base.append(fs.home_mount(policy, facts))
-    wanted = fs.order(base + [fs.user_mount(mount, facts) for mount in policy.mounts])
-    placed = fs.confine_sources(fs.protect(wanted, facts))
-    taken = [mount.target for mount in placed]
+    taken = [mount.target for mount in policy.mounts]
     links = [link for link in links if link.path not in taken]
+    asked = [mount.replace(target=fs.follow_links(mount.target, links)) for mount in policy.mounts]
+    wanted = fs.order(base + [fs.user_mount(mount, facts) for mount in asked])
+    placed = fs.confine_sources(fs.protect(wanted, facts), facts)
     outer.append(StopPropagation(f"{because}: mounts stay inside"))
     outer.append(CreateRoot(f"{because}: a root of its own"))
     outer.extend(links)
@@ -246,9 +247,12 @@ def stream_kinds(policy: Policy, facts: HostFacts) -> tuple[str, str, str]:
         elif stream.kind == "tty" and number > 0:
             # The screen may be written, but keys must not be read from it.
             chosen.append("write-only")
-        elif stream.kind in ("block", "memory") or (stream.kind == "file" and (stream.append or not landlock)):
-            # Through /proc/self/fd a file can be opened again with more rights; a pipe has none to give. Landlock
-            # closes that too, but knows no append-only.
+        elif stream.kind in ("block", "device", "memory") or (stream.kind in ("file", "fifo") and not landlock):
+            # Through /proc/self/fd a file can be opened again with more rights; a pipe has none to give.
+            chosen.append("relay")
+        elif stream.kind == "file" and (stream.append or (number > 0 and facts.host_root)):
+            # Landlock closes that too, but knows no append-only; and a file of root's couldn't be opened again at
+            # all, as `echo >/dev/stderr` does it.
             chosen.append("relay")
         else:
             chosen.append("pass")

@@ -23,6 +23,7 @@ from errno import (
     EPERM,
     EROFS,
     EUSERS,
+    errorcode,
 )
 
 from hexe.errors import HexeError, LaunchError
@@ -125,7 +126,7 @@ def _container_hint(around: Surroundings, what: str) -> str:
         )
     if around.container:
         return f"this is {where}, which {what}: {CONTAINER_FIX}"
-    return f"a security module {what} (see the kernel's log: dmesg, journalctl -k); {DOCTOR}"
+    return f"a security module, or a chroot, {what} (see the kernel's log: dmesg, journalctl -k); {DOCTOR}"
 
 
 def explain_lost_init(status: int) -> HexeError:
@@ -136,6 +137,23 @@ def explain_lost_init(status: int) -> HexeError:
         f"the sandbox's first process {how} before the command was started: nothing of it has run",
         hint="if nobody killed it, memory ran out: see the kernel's log (dmesg, journalctl -k) for the OOM killer",
     )
+
+
+def explain_init(text: str) -> HexeError:
+    """A Python error of the sandbox's first process, or of the command's before its exec, that it could still send.
+
+    ``text`` has the exception's words, and in them ``[Errno N]`` where the kernel refused something.
+    """
+    digits = text.partition("[Errno ")[2].partition("]")[0]
+    errno = int(digits) if digits.isdigit() else 0
+    if errno in _LIMITS:
+        hint = _LIMITS[errno]
+    elif errno in (EPERM, EACCES, ENOSYS):
+        hint = _container_hint(look_around(), "refuses that call")
+    else:
+        hint = "nothing was run; please report this as a bug, with the output of hexe doctor --json"
+    label = f" ({errorcode[errno]})" if errno in errorcode else ""
+    return HexeError(f"the sandbox's init failed: {text}{label}", hint=hint)
 
 
 def explain_idmap(operation: m.CloneTree, error: OSError, facts: HostFacts) -> LaunchError:
@@ -261,7 +279,10 @@ def _target_hint(target: str, errno: int) -> str:
     if errno == EROFS:
         return f"{target} doesn't exist in a directory that is read-only inside: mount onto a path that exists"
     if errno == ELOOP:
-        return f"{target} passes through too many symbolic links"
+        return (
+            f"{target} passes through a symbolic link, which code in an earlier sandbox may have planted: "
+            "name the place that it leads to, or remove the link"
+        )
     if errno == ENOSPC:
         return f"the filesystem that holds {target} is full: free some space or inodes (df, df -i), or mount elsewhere"
     if errno in (ENOENT, ENOTDIR, EBUSY):

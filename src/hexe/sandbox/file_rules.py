@@ -49,7 +49,7 @@ def restrict_files(policy: Policy, facts: HostFacts, mounts: list[Placed], strea
         else:
             rules.append(LandlockRule(mount.target, everything))
     for number, (stream, becomes) in enumerate(zip(facts.streams, streams)):
-        if becomes == "pass" and stream.kind in ("file", "fifo"):
+        if becomes == "pass" and stream.kind in ("file", "fifo", "null"):
             rights = (c.LL_READ_FILE if stream.readable else 0) | (
                 c.LL_WRITE_FILE | c.LL_TRUNCATE if stream.writable else 0
             )

@@ -105,9 +105,27 @@ def order(mounts: list[Placed]) -> list[Placed]:
     return kept
 
 
-def confine_sources(mounts: list[Placed]) -> list[Placed]:
+def real_source(mount: BindMount, facts: HostFacts) -> str:
+    """A bind's source with its symbolic links resolved, as far as it was probed."""
+    entry = facts.entries.get(mount.source)
+    return (entry.real if entry else "") or mount.source
+
+
+def follow_links(target: str, links: list[MakeSymlink]) -> str:
+    """Where a target lies when its first component is one of the root's own links: /bin/x is /usr/bin/x."""
+    for link in links:
+        if target.startswith(link.path + "/"):
+            to = link.to if link.to.startswith("/") else "/" + link.to
+            return normalize(to + target[len(link.path) :])
+    return target
+
+
+def confine_sources(mounts: list[Placed], facts: HostFacts) -> list[Placed]:
     """Hold every source that lies in a directory which code inside can write beneath that directory."""
-    writable = [mount.source for mount in mounts if isinstance(mount, BindMount) and mount.writable]
+    writable: list[str] = []
+    for mount in mounts:
+        if isinstance(mount, BindMount) and mount.writable:
+            writable += {mount.source, real_source(mount, facts)}
     confined: list[Placed] = []
     for mount in mounts:
         if isinstance(mount, BindMount):
@@ -134,8 +152,7 @@ def protect(mounts: list[Placed], facts: HostFacts) -> list[Placed]:
 def _guards(mount: BindMount, later: list[Placed], facts: HostFacts) -> list[BindMount]:
     """What keeps code inside from changing Hexe's own files through one writable bind."""
     found: list[BindMount] = []
-    entry = facts.entries.get(mount.source)
-    source = (entry.real if entry else "") or mount.source
+    source = real_source(mount, facts)
     why = "Hexe's own files: code inside must not change the next sandbox"
     for path in facts.protected:
         if covers(path, source):

@@ -193,6 +193,10 @@ def _landlock(facts: HostFacts) -> Check:
     abi = facts.landlock_abi
     gives = [what for since, what in LANDLOCK if abi >= since]
     lacks = [what for since, what in LANDLOCK if abi < since]
+    if abi < 0:
+        value = "can't be asked: landlock_create_ruleset is refused by a seccomp filter around Hexe"
+        fix = "allow landlock_* in that filter (a container's?)"
+        return Check("landlock", "Landlock", MISSING, value, fix, affects)
     if abi == 0:
         fix = "Linux 5.19 or newer with CONFIG_SECURITY_LANDLOCK=y, and landlock first in the boot parameter lsm="
         return Check("landlock", "Landlock", LIMITED, "none: the mounts alone guard the files", fix, affects)

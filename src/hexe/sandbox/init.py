@@ -306,6 +306,8 @@ SEARCH_ON = (ENOENT, ENOTDIR, EACCES)
 
 def candidates(name: str, environment: dict[str, str]) -> list[str]:
     """The paths to try for a command: itself with a slash in it, else what there is in the directories of PATH."""
+    if not name:
+        return []  # "" names nothing, although PATH's directories followed by it exist
     if "/" in name:
         return [name]
     places = environment.get("PATH", DEFAULT_PATH).split(":")

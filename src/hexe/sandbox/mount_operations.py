@@ -2,8 +2,9 @@
 
 No step uses a plain path for where a mount goes. Code that ran in an earlier
 sandbox may have planted a symbolic link in a directory that is bound again, so
-every destination is opened with openat2(RESOLVE_IN_ROOT) below the new root and
-mounted on through that descriptor: a link can't lead out.
+every destination is opened with openat2(RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS) below
+the new root and mounted on through that descriptor: a link can neither lead out nor
+choose another place inside.
 """
 
 from __future__ import annotations
@@ -39,11 +40,11 @@ def _set_attrs(b: Builder, tree: int, attrs: int, about: str) -> None:
 
 
 def _open_inside(b: Builder, path: str, slot: Val, flags: int = 0) -> None:
-    """openat2 of an absolute inside path, below the new root, whatever links lie on the way."""
+    """openat2 of an absolute inside path, below the new root. A link on the way may be planted, and is refused."""
     how = b.struct(
         (c.O_PATH | c.O_CLOEXEC | flags).to_bytes(8, "little")
         + bytes(8)
-        + (c.RESOLVE_IN_ROOT | c.RESOLVE_NO_MAGICLINKS).to_bytes(8, "little")
+        + (c.RESOLVE_IN_ROOT | c.RESOLVE_NO_SYMLINKS | c.RESOLVE_NO_MAGICLINKS).to_bytes(8, "little")
     )
     b.call("openat2", b.slot("root"), b.text(path.lstrip("/") or "."), how, 24, out=slot, about=path)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from errno import errorcode
+from errno import ENOSYS, EOPNOTSUPP, errorcode
 
 import hexe
 from hexe.linux import constants as c
@@ -165,6 +165,10 @@ def look_at_stream(fd: int) -> Stream:
         kind = "other" if os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:") else "fifo"
     elif stat.S_ISCHR(mode) and os.isatty(fd):
         kind = "tty"
+    elif stat.S_ISCHR(mode):
+        # /dev/null and its kind (null 3, zero 5, full 7, random 8, urandom 9) hold nothing; other devices might.
+        device = os.fstat(fd).st_rdev
+        kind = "null" if os.major(device) == 1 and os.minor(device) in (3, 5, 7, 8, 9) else "device"
     else:
         kind = "other"
     readable, writable = access != os.O_WRONLY, access != os.O_RDONLY
@@ -237,11 +241,15 @@ def apparmor_restricts() -> bool:
 
 
 def landlock_abi() -> int:
-    """The kernel's Landlock ABI version; 0 when it has none or it is switched off (landlock_create_ruleset(2))."""
+    """The kernel's Landlock ABI version; 0 when it has none or it is switched off (landlock_create_ruleset(2)).
+
+    Any other refusal comes from somebody in between, and is no proof that the kernel has none: minus its errno.
+    """
     try:
         return syscall("landlock_create_ruleset", 0, 0, c.LANDLOCK_CREATE_RULESET_VERSION)
-    except OSError:
-        return 0
+    except OSError as error:
+        number = error.errno or 0
+        return 0 if number in (ENOSYS, EOPNOTSUPP) else -number
 
 
 def proc_entries() -> frozenset[str]:

@@ -20,6 +20,7 @@ class Pump:
         self.at_end = at_end
         self.buffer = b""
         self.finished = False
+        self.abandoned = False
         self.paused = False
 
     def wanted(self) -> tuple[int, bool] | None:
@@ -53,9 +54,9 @@ class Pump:
         except (BrokenPipeError, OSError) as error:
             if error.errno not in (EIO, 32):
                 raise
-            # The reader is gone: so shall our reading end be, and the writer gets its SIGPIPE or EIO.
+            # The reader is gone. Who owns the source closes it then, so that the writer gets its SIGPIPE or EIO.
             self.buffer = b""
-            self.finished = True
+            self.finished = self.abandoned = True
             self.close()
             return
         self.buffer = self.buffer[written:]

@@ -78,6 +78,18 @@ def _kernel(policy: Policy, facts: HostFacts) -> list[tuple[str, str]]:
                 "use a kernel built with CONFIG_SECCOMP_FILTER=y",
             )
         )
+    if policy.landlock and facts.landlock_abi < 0:
+        from errno import errorcode
+
+        number = -facts.landlock_abi
+        problems.append(
+            (
+                f"profile {policy.profile} uses Landlock where the kernel has it, but that can't be asked: "
+                f"landlock_create_ruleset: {errorcode.get(number, number)}",
+                "a seccomp filter around Hexe (a container's?) refuses the call: allow it there, "
+                "or let it answer ENOSYS if there is no Landlock",
+            )
+        )
     return problems
 
 

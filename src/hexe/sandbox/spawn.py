@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import _socket
+import fcntl
 import os
+import stat
 
 from hexe.errors import LaunchError
 from hexe.linux import constants as c
 from hexe.linux import signals
 from hexe.linux.process import clone
 from hexe.sandbox.init import Child
-from hexe.sandbox.mount_operations import CloneTree
 from hexe.sandbox.program import lower
 from hexe.sandbox.runner import prepare, run
 
@@ -48,21 +49,7 @@ def spawn(plan: Plan, facts: HostFacts) -> Spawned:
     buffer = prepare(program)
     spawned = Spawned(plan, facts)
     spawned.old_mask = signals.block((*WATCHED, c.SIGTTOU, c.SIGTTIN))
-    for operation in plan.host:
-        if isinstance(operation, CloneTree) and operation.idmap:
-            from hexe.linux.namespaces import user_namespace_for_idmap
-
-            uid, gid = operation.idmap
-            try:
-                namespace = user_namespace_for_idmap(uid, facts.root_stand_in, gid, facts.root_stand_in)
-            except OSError as error:
-                from hexe.sandbox.diagnose import explain_idmap
-
-                raise explain_idmap(operation, error, facts) from None
-            program.set(buffer, f"idmap.{uid}.{gid}", namespace)
-    failed = run(program.stages["host"], buffer)
-    if failed is not None:
-        raise _explain(plan, program, "host", failed, facts)
+    _clone_trees(plan, program, buffer, facts)
 
     kind = _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, kind, 0)
@@ -105,6 +92,33 @@ def spawn(plan: Plan, facts: HostFacts) -> Spawned:
     return spawned
 
 
+def _clone_trees(plan: Plan, program: Program, buffer: bytearray, facts: HostFacts) -> None:
+    """Run the stage host, with a user namespace for every owner whose files are to be shown as the sandbox's own."""
+    if not plan.host:
+        return
+    from hexe.linux.namespaces import user_namespace_for_idmap
+
+    namespaces: dict[tuple[int, int], int] = {}
+    try:
+        for operation in plan.host:
+            if operation.idmap and operation.idmap not in namespaces:
+                uid, gid = operation.idmap
+                try:
+                    namespace = user_namespace_for_idmap(uid, facts.root_stand_in, gid, facts.root_stand_in)
+                except OSError as error:
+                    from hexe.sandbox.diagnose import explain_idmap
+
+                    raise explain_idmap(operation, error, facts) from None
+                namespaces[operation.idmap] = namespace
+                program.set(buffer, f"idmap.{uid}.{gid}", namespace)
+        failed = run(program.stages["host"], buffer)
+    finally:
+        for namespace in namespaces.values():
+            os.close(namespace)
+    if failed is not None:
+        raise _explain(plan, program, "host", failed, facts)
+
+
 def _explain(plan: Plan, program: Program, stage: str, failed: tuple[int, int], facts: HostFacts) -> LaunchError:
     from hexe.sandbox.diagnose import explain_step
 
@@ -115,6 +129,7 @@ def _prepare_streams(spawned: Spawned) -> tuple[tuple[int, int, int], list[int]]
     """The descriptors that become the child's 0, 1, 2, and those of them that only the child keeps."""
     chosen: list[int] = []
     given: list[int] = []
+    stand_in = spawned.facts.host_root and bool(spawned.plan.maps)
     for number, planned in enumerate(spawned.plan.streams):
         becomes, fd = planned, number
         if becomes == "write-only":
@@ -126,6 +141,9 @@ def _prepare_streams(spawned: Spawned) -> tuple[tuple[int, int, int], list[int]]
         if becomes == "relay":
             from hexe.sandbox.relay import Pump
 
+            if number == 2 and spawned.plan.streams[1] == "relay" and _same_file(1, 2):
+                chosen.append(chosen[1])  # one pipe for both: what is written to them keeps its order
+                continue
             reader, writer = os.pipe()
             if number == 0:
                 fd = reader
@@ -134,5 +152,18 @@ def _prepare_streams(spawned: Spawned) -> tuple[tuple[int, int, int], list[int]]
                 fd = writer
                 spawned.pumps.append(Pump(reader, number, close_target=False))
             given.append(fd)
+        if stand_in and becomes in ("pass", "relay"):
+            _let_reopen(fd, 0o004 if number == 0 else 0o002)
         chosen.append(fd)
     return (chosen[0], chosen[1], chosen[2]), given
+
+
+def _let_reopen(fd: int, bit: int) -> None:
+    """Root's pipe is root's: let the sandbox's unprivileged id open it again as /dev/stdin or /dev/stdout, no more."""
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISFIFO(mode) and os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:"):
+        os.fchmod(fd, stat.S_IMODE(mode) | bit)
+
+
+def _same_file(one: int, other: int) -> bool:
+    return os.path.sameopenfile(one, other) and fcntl.fcntl(one, fcntl.F_GETFL) == fcntl.fcntl(other, fcntl.F_GETFL)

@@ -89,7 +89,10 @@ class Supervisor:
                 for number in signals.read_signals(fd):
                     self._signal(number)
             for pump in waiting.get(fd, ()):
-                pump.step()
+                if pump in self.pumps:
+                    pump.step()
+                    if pump.abandoned:
+                        self._close_source(pump)
         if self.deadline is not None and not self.timed_out and time.monotonic() >= self.deadline:
             self.timed_out = True
             self._kill()
@@ -112,6 +115,15 @@ class Supervisor:
             poll.register(fd, mask)
         return waiting
 
+    def _close_source(self, pump: Pump) -> None:
+        """Nobody reads what the command writes: end it as without us (hexe run --tty -- yes | head -1)."""
+        if pump.source == 0:
+            return
+        self.pumps = [each for each in self.pumps if pump.source not in (each.source, each.target)]
+        if pump.source == self.master:
+            self.master = -1
+        os.close(pump.source)
+
     def _hear_control(self) -> None:
         packet, ancillary, _, _ = self.spawned.control.recvmsg(LONGEST, _socket.CMSG_SPACE(4))
         letter, values = unpack(packet)
@@ -125,7 +137,9 @@ class Supervisor:
             stage, index, errno = values[0], int(values[1]), int(values[2])
             self.failure = explain_step(self.plan, lower(self.plan), stage, index, errno, self.spawned.facts)
         elif letter == "P":
-            self.failure = HexeError(f"the sandbox's init failed: {' '.join(values)}")
+            from hexe.sandbox.diagnose import explain_init
+
+            self.failure = explain_init(" ".join(values))
         elif letter == "S":
             self._stop_with_command()
         elif letter == "X":

@@ -44,7 +44,7 @@ def look_around() -> Surroundings:
         no_new_privs=status_value(status, "NoNewPrivs") == "1",
         container=container_marks(mounts),
         inside_hexe=os.environ.get("HEXE_ISOLATION", ""),
-        chrooted=bool(mounts) and "/" not in mounts,
+        chrooted=is_chroot(mounts),
         unmapped_ids=has_unmapped_ids(),
         limits={kind: limit for kind in LIMITED_KINDS if (limit := namespace_limit(kind)) >= 0},
         proc_covered=tuple(sorted({point for point in mounts if is_cover(point)})),
@@ -65,6 +65,19 @@ def mount_points(mountinfo: str) -> tuple[str, ...]:
     return tuple(unescape(line.split(" ", 5)[4]) for line in mountinfo.split("\n") if line.count(" ") > 4)
 
 
+def is_chroot(mounts: tuple[str, ...]) -> bool:
+    """Whether the root directory is another than the mount namespace's own: a sure yes, not a sure no."""
+    if mounts and "/" not in mounts:
+        return True
+    try:
+        if os.readlink("/proc/1/ns/mnt") != os.readlink("/proc/self/ns/mnt"):
+            return False
+        ours, first = os.stat("/"), os.stat("/proc/1/root")
+    except OSError:
+        return False  # only root may look
+    return (ours.st_dev, ours.st_ino) != (first.st_dev, first.st_ino)
+
+
 def is_cover(point: str) -> bool:
     """Whether a mount at this point hides a part of /proc. Pure.
 
@@ -79,8 +92,8 @@ def container_marks(mounts: tuple[str, ...]) -> str:
         return "docker: /.dockerenv exists"
     if os.path.exists("/run/.containerenv"):
         return "podman: /run/.containerenv exists"
-    if os.environ.get("container"):
-        return f"{os.environ['container']}: the variable container is set"
+    if named := os.environ.get("container"):  # noqa: SIM112 - systemd's container interface spells it so
+        return f"{named}: the variable container is set"
     if os.environ.get("KUBERNETES_SERVICE_HOST"):
         return "kubernetes: the variable KUBERNETES_SERVICE_HOST is set"
     if "/proc/kcore" in mounts and "/proc/sys" in mounts:

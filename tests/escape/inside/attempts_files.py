@@ -9,7 +9,7 @@ from kit import STRONG, Control, Facts, Refused, attempt, found_secret, opened_f
 HIDDEN = "no mount shows it"
 READ_ONLY = "the bind is read-only (and Landlock's rules mirror it in sandbox, full)"
 WRITABLE = "default without read-only"
-STRONG_WRITABLE = "sandbox without read-only"
+STRONG_WRITABLE = "sandbox without read-only, landlock"
 
 
 @attempt("ENOENT", "minimal", by=HIDDEN)
@@ -27,6 +27,7 @@ def other_home(facts: Facts) -> str:
 @attempt("ENOENT", "minimal", by="/ is the root of a mount: above it is nothing")
 def above_the_root(facts: Facts) -> str:
     """Climb above the root with .. and down into the host."""
+    os.chdir(facts.readonly)
     for _ in range(64):
         os.chdir("..")
     return found_secret(read("../../.." + facts.elsewhere + "/secret"), facts, "it")
@@ -35,6 +36,7 @@ def above_the_root(facts: Facts) -> str:
 @attempt("ENOENT", "minimal", by="a process's root is the sandbox's")
 def through_proc_self_root(facts: Facts) -> str:
     """Go through /proc/self/root, /proc/self/cwd and .. to the host."""
+    os.chdir("/")
     return found_secret(read("/proc/self/root/proc/self/cwd/../../../../../.." + facts.elsewhere + "/secret"), facts, "it")
 
 

@@ -138,22 +138,10 @@ def fake_root_becomes_another_user(facts: Facts) -> str:
     return f"uid {os.getuid()}"
 
 
-@attempt("EPERM", "host-root", by="no CAP_SYS_RESOURCE on the host")
+@attempt("EPERM", Control("host-root", needs="capability 24 CAP_SYS_RESOURCE"), by="no CAP_SYS_RESOURCE on the host")
 def move_own_memory_map(facts: Facts) -> str:
     """Change what /proc/self/exe and cmdline claim, with PR_SET_MM."""
     fields = read("/proc/self/stat").rpartition(")")[2].split()
     start_of_arguments = 8
     call("prctl", PR_SET_MM, start_of_arguments, int(fields[48 - 3]), 0, 0)
     return "the memory map's fields can be set"
-
-
-@attempt("EPERM|EACCES", "host-root", by="no CAP_SYS_NICE, no CAP_SYS_RESOURCE: limits only go down")
-def raise_hard_limit(facts: Facts) -> str:
-    """Raise a hard resource limit."""
-    import resource
-
-    before = resource.getrlimit(resource.RLIMIT_CORE)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, before if before[1] else (4096, 4096))
-    return "the limit went up again"
-

@@ -145,7 +145,7 @@ def posix_shared_memory(facts: Facts) -> str:
 # -- descriptors that the caller leaked: see outer.py -----------------------------------------------------------------
 
 
-@attempt("EBADF", "full without closing", "sandbox without closing", "default without closing", by=CLOSED)
+@attempt("EBADF", "full without closing, landlock", "sandbox without closing, landlock", "default without closing", by=CLOSED)
 def leaked_directory(facts: Facts) -> str:
     """Walk the host's files from a leaked descriptor of /."""
     fd = os.open(facts.elsewhere.lstrip("/") + "/secret", os.O_RDONLY, dir_fd=9)

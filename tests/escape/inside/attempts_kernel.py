@@ -178,14 +178,14 @@ def kernel_log(facts: Facts) -> str:
     return f"{call('syslog', 3, buffer(b'', 4096), 4096)} bytes"
 
 
-@attempt("EPERM", "host-root", by=HOST_ONLY, machine="x86_64")
+@attempt("EPERM", Control("host-root", "ESCAPED|REFUSED ENOSYS"), profiles=STRONG, by=HOST_ONLY, machine="x86_64")
 def raw_ports(facts: Facts) -> str:
     """Get raw access to I/O ports."""
     call("iopl", 3)
     return "I/O ports"
 
 
-@attempt("EPERM", "sandbox without seccomp, capabilities", profiles=STRONG, by="no CAP_SYS_ADMIN; seccomp")
+@attempt("EPERM", "sandbox without seccomp, capabilities, landlock", profiles=STRONG, by="no CAP_SYS_ADMIN; seccomp")
 def set_host_name(facts: Facts) -> str:
     """Change the sandbox's label, its host name."""
     call("sethostname", b"other", 5)

@@ -23,15 +23,14 @@ from kit import (
     become_privileged_in_a_nested_namespace,
     buffer,
     call,
-    private_mounts,
     read,
     words,
 )
 
 NO_CAPABILITIES = "no capability in the user namespace that owns the mounts (and seccomp in sandbox, full)"
 OWNER = "default without capabilities"
-STRONG_OWNER = "sandbox without seccomp, capabilities"
-FULL_OWNER = "full without seccomp, capabilities"
+STRONG_OWNER = "sandbox without seccomp, capabilities, landlock"
+FULL_OWNER = "full without seccomp, capabilities, landlock"
 NESTED = "the mounts belong to the sandbox's user namespace: in a nested one they are locked"
 
 
@@ -120,7 +119,6 @@ def mount_proc(facts: Facts) -> str:
 @attempt("EPERM", "host-root", by="no capability over the network namespace's owner, no visible sysfs")
 def mount_sysfs(facts: Facts) -> str:
     """Mount /sys."""
-    private_mounts()
     call("mount", b"none", b"/tmp", b"sysfs", 1, None)
     return "/sys is visible"
 

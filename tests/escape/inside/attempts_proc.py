@@ -27,8 +27,9 @@ from kit import (
 UNDUMPABLE = "init is undumpable"
 OPEN_INIT = Control("default without dumpable", needs="no yama")
 PID_NAMESPACE = "the pid namespace: no number inside stands for it"
+NO_TRACE = f"{PID_NAMESPACE}; a user namespace reaches no process of its parent's (seccomp in full)"
 MINIMAL = "minimal"
-TRACED = Control("minimal", needs="no yama")
+TRACED = Control("none", needs="no yama")
 MASKED = "a mask over it"
 PTRACE_ATTACH, PTRACE_DETACH = 16, 17
 
@@ -39,12 +40,13 @@ def init_environ(facts: Facts) -> str:
     return found_secret(read("/proc/1/environ"), facts, "/proc/1/environ")
 
 
-@attempt("nothing of it in /proc/1/cmdline", "default without wiping", by="init wipes its arguments")
+@attempt("only its label", "default without wiping", by="init overwrites its arguments")
 def init_cmdline(facts: Facts) -> str:
     """Read hexe's own arguments from /proc/1/cmdline."""
-    if read("/proc/1/cmdline").strip("\0"):
-        return "arguments stand in /proc/1/cmdline"
-    raise Refused("nothing of it in /proc/1/cmdline")
+    text = read("/proc/1/cmdline").strip("\0")
+    if text == "hexe: init":
+        raise Refused("only its label")
+    return text.replace("\0", " ")[:80]
 
 
 @attempt("EACCES", OPEN_INIT, by=UNDUMPABLE)
@@ -94,10 +96,13 @@ def init_ptrace(facts: Facts) -> str:
 @attempt("EPERM", OPEN_INIT, by=f"{UNDUMPABLE} (and seccomp in full)")
 def init_process_vm_readv(facts: Facts) -> str:
     """Read init's memory with process_vm_readv(2)."""
-    # Where the interpreter lies is the same in init, of which this process isn't a copy: any mapped address does.
     into = buffer(b"", 8)
     local = buffer(words(address(into), 8))
-    for line in read("/proc/1/maps").splitlines() if os.access("/proc/1/maps", os.R_OK) else ["400000-"]:
+    try:
+        places = read("/proc/1/maps").splitlines()
+    except PermissionError:
+        places = ["400000-"]
+    for line in places:
         start = int(line.partition("-")[0], 16)
         try:
             call("process_vm_readv", 1, local, 1, buffer(words(start, 8)), 1, 0)
@@ -150,7 +155,7 @@ def look_into_other_sandbox(facts: Facts) -> str:
     return read(f"/proc/{facts.neighbour}/cmdline").replace("\0", " ")
 
 
-@attempt({"default": "ESRCH", "sandbox": "ESRCH", "full": "EPERM"}, TRACED, by=f"{PID_NAMESPACE} (seccomp in full)")
+@attempt({"default": "ESRCH", "sandbox": "ESRCH", "full": "EPERM"}, TRACED, by=NO_TRACE)
 def ptrace_host_process(facts: Facts) -> str:
     """Attach to a process of the host with ptrace(2)."""
     call("ptrace", PTRACE_ATTACH, facts.victim, 0, 0)
@@ -159,7 +164,7 @@ def ptrace_host_process(facts: Facts) -> str:
     return "it was traced"
 
 
-@attempt({"default": "ESRCH", "sandbox": "ESRCH", "full": "EPERM"}, TRACED, by=f"{PID_NAMESPACE} (seccomp in full)")
+@attempt({"default": "ESRCH", "sandbox": "ESRCH", "full": "EPERM"}, TRACED, by=NO_TRACE)
 def read_host_process_memory(facts: Facts) -> str:
     """Read the memory of a process of the host with process_vm_readv(2)."""
     into = buffer(b"", 256)
@@ -229,13 +234,14 @@ def sysrq_trigger(facts: Facts) -> str:
 
 
 @attempt(
-    "EROFS",
-    "full+root without masks",
+    "EACCES",
+    "full+root without masks, capabilities",
+    Control("full+root without capabilities", "REFUSED EROFS"),
     profiles=("full+root",),
-    by="/proc/sys is read-only, whatever the uid inside",
+    by="no CAP_NET_ADMIN; /proc/sys is read-only, whatever the uid inside",
 )
 def network_setting_as_root(facts: Facts) -> str:
-    """As uid 0 inside, open a setting of the own network namespace for writing: its file belongs to that uid."""
+    """As uid 0 inside, open a setting of the own network namespace for writing: it belongs to that uid."""
     return opened_for_writing("/proc/sys/net/ipv4/ip_forward")
 
 
@@ -298,7 +304,7 @@ def kmsg(facts: Facts) -> str:
 # -- one's own /proc --------------------------------------------------------------------------------------------------
 
 
-@attempt("only a private copy changed", "sandbox without read-only", by="the mapping of a read-only file is private")
+@attempt("only a private copy changed", "sandbox without read-only, landlock", by="the mapping of a read-only file is private")
 def own_memory_into_read_only_file(facts: Facts) -> str:
     """Write through /proc/self/mem into a mapping of a read-only file (as Dirty COW did)."""
     path = f"{facts.readonly}/kept"
@@ -323,7 +329,7 @@ def own_memory_into_read_only_file(facts: Facts) -> str:
     return f"{path} was changed"
 
 
-@attempt("EACCES|EROFS|ETXTBSY", Control("host", "ESCAPED|REFUSED ETXTBSY"), by="/usr is read-only, and not the caller's")
+@attempt("EACCES", Control("host-root", "REFUSED ETXTBSY"), by="/usr is read-only, and not the caller's")
 def own_executable(facts: Facts) -> str:
     """Open the running interpreter, /proc/self/exe, for writing."""
     return opened_for_writing("/proc/self/exe")

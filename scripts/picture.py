@@ -55,7 +55,7 @@ def record(command: list[str]) -> str:
     if pid == 0:
         environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": str(COLUMNS), "LINES": "50"}
         environment.pop("NO_COLOR", None)
-        os.execvpe(command[0], command, environment)  # noqa: S606 - no shell is meant
+        os.execvpe(command[0], command, environment)
     written = b""
     while True:
         try:

@@ -34,7 +34,7 @@ class Terminal:
         self.outer, self.inner = os.openpty()
         os.set_blocking(self.outer, False)
         os.fchown(self.inner, caller.uid, -1)  # as a login gives it to its user
-        self.seen = b""
+        self.seen = bytearray()
         self.resize(rows, columns)
 
     def resize(self, rows: int, columns: int) -> None:
@@ -66,7 +66,7 @@ class Terminal:
         data = keys.encode() if isinstance(keys, str) else keys
         deadline = time.monotonic() + PATIENCE
         while data:
-            assert time.monotonic() < deadline, f"nobody takes the keys; on the screen: {self.seen[-2000:]!r}"
+            assert time.monotonic() < deadline, f"nobody takes the keys; on the screen: {bytes(self.seen[-2000:])!r}"
             readable, writable, _ = select.select([self.outer], [self.outer], [], 1)
             if readable:
                 self._read()
@@ -76,19 +76,22 @@ class Terminal:
                 except BlockingIOError:
                     continue
 
-    def expect(self, pattern: str, timeout: float = PATIENCE) -> re.Match[bytes]:
-        """Wait until the pattern appears behind what was matched before; fails the test when it doesn't."""
+    def expect(self, pattern: str, timeout: float = PATIENCE) -> str:
+        """Wait for the pattern behind what was matched before; returns all up to its end, or fails the test."""
         deadline = time.monotonic() + timeout
         expression = re.compile(pattern.encode(), re.DOTALL)
         while True:
-            match = expression.search(self.seen)
+            match = expression.search(bytes(self.seen))
             if match:
-                self.seen = self.seen[match.end() :]
-                return match
+                text = self.seen[: match.end()]
+                del self.seen[: match.end()]
+                return text.decode("utf-8", "replace")
             left = deadline - time.monotonic()
-            assert left > 0, f"{pattern!r} isn't on the screen, which has {self.seen[-2000:]!r}"
+            assert left > 0, f"{pattern!r} isn't on the screen, which has {bytes(self.seen[-2000:])!r}"
             if select.select([self.outer], [], [], left)[0] and not self._read():
-                raise AssertionError(f"{pattern!r} isn't on the screen, now closed, which has {self.seen[-2000:]!r}")
+                raise AssertionError(
+                    f"{pattern!r} isn't on the screen, now closed, which has {bytes(self.seen[-2000:])!r}"
+                )
 
     def read_all(self, process: subprocess.Popen[bytes], timeout: float = PATIENCE) -> bytes:
         """Everything until ``process`` has ended and nothing more is there."""
@@ -98,9 +101,9 @@ class Terminal:
             if select.select([self.outer], [], [], 0 if ended else 0.05)[0]:
                 self._read()
             elif ended:
-                everything, self.seen = self.seen, b""
+                everything, self.seen = bytes(self.seen), bytearray()
                 return everything
-            assert time.monotonic() < deadline, f"no end; on the screen: {self.seen[-2000:]!r}"
+            assert time.monotonic() < deadline, f"no end; on the screen: {bytes(self.seen[-2000:])!r}"
 
     def _read(self) -> bool:
         try:

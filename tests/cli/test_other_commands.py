@@ -113,7 +113,7 @@ def test_explain_fails_as_run_does(caller: Caller) -> None:
     for options in (
         ["--isolation", "ful"],
         ["--bind", "/no/such"],
-        ["--timeout", "x"],
+        ["--timeout=x"],
         ["--isolation=none", "--uid=7"],
     ):
         run, explain = caller.hexe("run", *options, "--", "true"), caller.hexe("explain", *options, "--", "true")

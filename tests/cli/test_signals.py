@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -175,5 +176,8 @@ def test_at_any_time_a_signal_ends_it(caller: Caller, name: str) -> None:
         # answers with a KeyboardInterrupt as it starts, and may swallow.)
         assert process.returncode in (-number, 128 + number), (milliseconds, err)
         assert out == b""
-        for pid in family:
-            wait_until(lambda pid=pid: not Path(f"/proc/{pid}").exists(), what=f"the child of {process.pid} is gone")
+        wait_until(partial(all_gone, family), what="hexe's child is gone")
+
+
+def all_gone(pids: list[int]) -> bool:
+    return not any(os.path.exists(f"/proc/{pid}") for pid in pids)

@@ -20,8 +20,9 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+from typing import IO
 
-from support import PATIENCE, Caller, descendants_of, read_line, wait_until
+from support import PATIENCE, Caller, read_line
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "inside"))
@@ -29,8 +30,11 @@ sys.path.insert(0, str(HERE / "inside"))
 import kit  # noqa: E402
 import main as inside_main  # noqa: E402
 
+from hexe.sandbox.probe import landlock_abi  # noqa: E402
+
 ATTEMPTS = kit.ATTEMPTS
 PYTHON = "/usr/bin/python3"
+LANDLOCK = max(0, landlock_abi())
 NOBODY = 65534
 VICTIM = """
 import ctypes, os, sys
@@ -220,6 +224,34 @@ class Range:
             binds += ["--ro-bind", f"{base}/writable/middle/keep"]
         return [*outer, *self.hexe(setting), *binds, "--", *inside]
 
+    def run(
+        self,
+        setting: str,
+        options: list[str],
+        command: list[str],
+        stdin: int | IO[bytes] = subprocess.DEVNULL,
+        stdout: int | IO[bytes] = subprocess.PIPE,
+        env: dict[str, str] | None = None,
+    ) -> tuple[int, str, str]:
+        """Run one command in a setting that uses Hexe: its exit status, output and errors."""
+        argv = [*self.hexe(setting), *options, "--", *command]
+        process = self.caller.start(argv, stdin=stdin, stdout=stdout, env=env)
+        out, err = process.communicate(timeout=PATIENCE)
+        return process.returncode, (out or b"").decode(), (err or b"").decode()
+
+    def python(
+        self,
+        setting: str,
+        code: str,
+        *options: str,
+        stdin: int | IO[bytes] = subprocess.DEVNULL,
+        stdout: int | IO[bytes] = subprocess.PIPE,
+    ) -> str:
+        """Run Python code inside; what it printed to standard error, where a test may have taken the output."""
+        status, _, err = self.run(setting, [], [PYTHON, "-I", "-S", "-c", code], stdin, stdout)
+        assert status == 0, f"{setting} as {self.caller.name}: {status} {err}"
+        return err.strip()
+
     def verdict(self, setting: str, name: str) -> str:
         """What an attempt came to in a setting. The first question about a setting runs its whole batch."""
         if setting not in self.verdicts:
@@ -231,7 +263,9 @@ class Range:
         env = {"HEXE_TEST_SECRET": self.secret}
         if setting == "host-root":
             assert self.by_root
-            done = subprocess.run(command, env={**self.caller.environment, **env}, cwd="/", capture_output=True)
+            done = subprocess.run(
+                command, env={**self.caller.environment, **env}, cwd="/", capture_output=True, check=False
+            )
             out, err, code = done.stdout, done.stderr, done.returncode
         else:
             process = self.caller.start(command, env=env)
@@ -278,4 +312,4 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             stream.close()
 
 
-assert inside_main and descendants_of and wait_until
+assert inside_main.MODULES, "the table is filled by importing these"

@@ -87,6 +87,11 @@ def open_anywhere(b: Builder, path: str, slot: Val, flags: int = 0) -> None:
     b.call("openat2", b.slot("root"), b.text(path.lstrip("/") or "."), b.struct(how), 24, out=slot, about=about)
 
 
+def stay_dumpable(option: int, *values: int) -> int:
+    """prctl(2), but for the one that makes init undumpable."""
+    return 0 if (option, *values) == (c.PR_SET_DUMPABLE, 0) else prctl(option, *values)
+
+
 def main() -> int:
     parts = {part for part in sys.argv[1].split(",") if part}
     unknown = parts - set(DROPPED) - set(OTHERS)
@@ -94,11 +99,11 @@ def main() -> int:
         raise SystemExit(f"no such part: {unknown}")
     open_missing_streams()
     if "closing" in parts:
-        init.close_all_but = lambda keep: None
+        init.close_all_but = lambda keep: None  # type: ignore[attr-defined]
     if "wiping" in parts:
-        init.forget_arguments_and_environment = lambda label: None
+        init.forget_arguments_and_environment = lambda label: None  # type: ignore[attr-defined]
     if "dumpable" in parts:
-        init.prctl = lambda option, *values: 0 if (option, *values) == (c.PR_SET_DUMPABLE, 0) else prctl(option, *values)
+        init.prctl = stay_dumpable  # type: ignore[attr-defined]
     if "resolving" in parts:
         mount_operations._open_inside = open_anywhere
     if "protecting" in parts:
@@ -108,8 +113,8 @@ def main() -> int:
     if "pinning" in parts:
         from hexe.sandbox import filesystem
 
-        filesystem.pins = lambda mounts, facts: []
-    supervise.compare = lambda *_: ()
+        filesystem._pins = lambda mount, later, facts: []
+    supervise.compare = lambda *_: ()  # type: ignore[attr-defined]
     _, facts, plan = plan_for(parse(sys.argv[2:], RUN_OPTIONS, "run"))
     return supervise.Supervisor(spawn(without(plan, parts), facts)).run().status
 

@@ -153,7 +153,7 @@ def test_a_chroot(attempt: Attempt) -> None:
     attempt.refused(done, "EPERM", "in a chroot", "run it outside")
 
 
-# -- containers --------------------------------------------------------------------------------------------------------
+# -- containers ------------------------------------------------------------------------------------------------------
 
 
 def containers_filter(clone3: int = errno.ENOSYS) -> list[list[int]]:
@@ -235,7 +235,7 @@ def test_hexe_in_hexe(attempt: Attempt) -> None:
     attempt.refused(done, "EPERM", "inside a sandbox of Hexe (profile sandbox)", "start this one outside")
 
 
-# -- seccomp's library -------------------------------------------------------------------------------------------------
+# -- seccomp's library -----------------------------------------------------------------------------------------------
 
 
 def without(caller: Caller, what: str) -> dict[str, str]:
@@ -386,7 +386,7 @@ def test_a_standard_stream_is_a_directory(attempt: Attempt) -> None:
         os.close(directory)
 
 
-# -- limits ------------------------------------------------------------------------------------------------------------
+# -- limits ----------------------------------------------------------------------------------------------------------
 
 
 def limited(caller: Caller, name: str, value: int) -> Done:
@@ -414,7 +414,24 @@ def test_no_room_for_a_mount_point(attempt: Attempt) -> None:
     attempt.refused(done, "/data/below", "ENOSPC", "is full", "df -i")
 
 
-# -- doctor sees the same ----------------------------------------------------------------------------------------------
+# -- doctor sees the same --------------------------------------------------------------------------------------------
+
+
+def test_doctor_finds_that_every_profile_can_be_enforced(attempt: Attempt) -> None:
+    done = attempt.hexe("doctor", "--json")
+    found = json.loads(done.stdout)
+    assert (done.returncode, done.stderr, found["ok"]) == (0, "", True), found
+    # No bare yes: what the kernel said of each launched command.
+    for name in ISOLATING:
+        protections = found["profiles"][name]["protections"]
+        assert protections["attested"] is True
+        assert protections["no_new_privs"]["NoNewPrivs"] == "1"
+        assert protections["seccomp"]["Seccomp"] == ("2" if name in FILTERED else "0")
+    table = attempt.hexe("doctor")
+    assert table.returncode == 0
+    assert table.stdout.count("enforced") >= len(ISOLATING) + 1
+    apparmor = attempt.hexe("doctor", "--apparmor")
+    assert f'profile hexe "{Path(attempt.caller.script).resolve()}" flags=(unconfined)' in apparmor.stdout
 
 
 def test_doctor_names_what_is_missing(attempt: Attempt) -> None:

@@ -75,12 +75,18 @@ def plan_for(parsed: Parsed) -> tuple[Policy, HostFacts, Plan]:
 
 
 def wants_help(arguments: list[str]) -> bool:
-    """Whether --help or -h stands among our own options, before the command."""
+    """Whether --help or -h stands among our own options, before the command and not as the value of one."""
+    with_value = {option.name for option in RUN_OPTIONS if option.value}
+    is_value = False
     for word in arguments:
-        if word in ("--help", "-h"):
+        if is_value:
+            is_value = False
+        elif word in ("--help", "-h"):
             return True
-        if word == "--" or not word.startswith("-"):
+        elif word == "--" or not word.startswith("-"):
             return False
+        else:
+            is_value = word in with_value
     return False
 
 

@@ -245,8 +245,9 @@ def stream_kinds(policy: Policy, facts: HostFacts) -> tuple[str, str, str]:
         elif not policy.mount_namespace:
             chosen.append("pass")
         elif stream.kind == "tty" and number > 0:
-            # The screen may be written, but keys must not be read from it.
-            chosen.append("write-only")
+            # The screen may be written, but keys must not be read from it. A descriptor that only writes can be opened
+            # again for reading through /proc/self/fd, which Landlock refuses; without it a pipe must do.
+            chosen.append("write-only" if landlock else "relay")
         elif stream.kind in ("block", "device", "memory") or (stream.kind in ("file", "fifo") and not landlock):
             # Through /proc/self/fd a file can be opened again with more rights; a pipe has none to give.
             chosen.append("relay")

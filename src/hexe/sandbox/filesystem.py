@@ -137,7 +137,8 @@ def confine_sources(mounts: list[Placed], facts: HostFacts) -> list[Placed]:
 
 
 def protect(mounts: list[Placed], facts: HostFacts) -> list[Placed]:
-    """The mounts, and right behind each writable one read-only binds of those of Hexe's own files that it would show.
+    """The mounts, and right behind each writable one what keeps the read-only places in it from being renamed away,
+    and read-only binds of those of Hexe's own files that it would show.
 
     Right behind it, not at the end: what a later mount covers must stay covered.
     """
@@ -149,9 +150,32 @@ def protect(mounts: list[Placed], facts: HostFacts) -> list[Placed]:
     return order(found)
 
 
-def _guards(mount: BindMount, later: list[Placed], facts: HostFacts) -> list[BindMount]:
-    """What keeps code inside from changing Hexe's own files through one writable bind."""
+def _pins(mount: BindMount, later: list[Placed], facts: HostFacts) -> list[BindMount]:
+    """The directories between a writable bind and the read-only binds of its own parts, as mount points of their own.
+
+    A mount point can't be renamed. A directory above it could be, and then the next
+    launch would show the same files in another place, writable.
+    """
     found: list[BindMount] = []
+    source = real_source(mount, facts)
+    for part in later:
+        if not isinstance(part, BindMount) or part.writable:
+            continue
+        path = real_source(part, facts)
+        if not covers(source, path) or _shown_at(path, source, mount.target) != part.target:
+            continue
+        because = f"{part.target} lies below, read-only: it can't be renamed away"
+        for above in ancestors(path, source):
+            place = _shown_at(above, source, mount.target)
+            if all(other.target != place for other in found):
+                found.append(BindMount(above, place, True, BIND_ATTRS, because, slot_for(place, facts)))
+    return found
+
+
+def _guards(mount: BindMount, later: list[Placed], facts: HostFacts) -> list[BindMount]:
+    """What keeps code inside from changing Hexe's own files, and read-only binds, through one writable bind."""
+    # First the pins: what comes behind covers nothing of them, since its own directories above are among them.
+    found = _pins(mount, later, facts)
     source = real_source(mount, facts)
     why = "Hexe's own files: code inside must not change the next sandbox"
     for path in facts.protected:

@@ -273,6 +273,13 @@ def protected_paths() -> tuple[str, ...]:
     paths = [os.path.dirname(os.path.abspath(hexe.__file__))]
     paths += [prefix for prefix in (sys.prefix, sys.base_prefix) if not covers("/usr", prefix)]
     cache = cache_directory()
+    if cache and not os.path.isdir(cache):
+        # Only what exists can be covered. Left for later, the first sandbox that sees its parent, writable, would
+        # make it, and choose the next one's filters.
+        try:
+            os.mkdir(cache, 0o700)
+        except OSError:
+            pass  # then code inside, with no more rights than the caller, can't make it either
     if os.path.isdir(cache):
         paths.append(cache)
     real = [os.path.realpath(path) for path in paths]

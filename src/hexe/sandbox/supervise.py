@@ -82,13 +82,13 @@ class Supervisor:
         poll.register(control, select.POLLIN)
         poll.register(self.spawned.signals, select.POLLIN)
         waiting = self._register_pumps(poll)
-        for fd, _ in poll.poll(self._patience()):
+        for fd, events in poll.poll(self._patience()):
             if fd == control:
                 self._hear_control()
             elif fd == self.spawned.signals:
                 for number in signals.read_signals(fd):
                     self._signal(number)
-            for pump in waiting.get(fd, ()):
+            for pump in ready_pumps(waiting, fd, events):
                 if pump in self.pumps:
                     pump.step()
                     if pump.abandoned:
@@ -309,8 +309,8 @@ class Supervisor:
             ready = poll.poll(int(DRAIN_SECONDS * 1000) if writing else 0)
             if not ready:
                 return
-            for fd, _ in ready:
-                for pump in waiting.get(fd, ()):
+            for fd, events in ready:
+                for pump in ready_pumps(waiting, fd, events):
                     pump.step()
 
     def _outcome(self, status: int) -> Outcome:
@@ -327,6 +327,13 @@ class Supervisor:
         killed = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         code = -1 if killed else os.WEXITSTATUS(status)
         return Outcome(code, killed, self.timed_out, wall, user, system, peak, self.evidence)
+
+
+def ready_pumps(waiting: dict[int, list[Pump]], fd: int, events: int) -> list[Pump]:
+    """The pumps that may take their step: one terminal can be read by one pump and written by another."""
+    reading = events & ~select.POLLOUT
+    writing = events & ~select.POLLIN
+    return [pump for pump in waiting.get(fd, ()) if (writing if pump.buffer else reading)]
 
 
 def unreadable(error: OSError) -> AttestationError:

@@ -37,7 +37,9 @@ def above_the_root(facts: Facts) -> str:
 def through_proc_self_root(facts: Facts) -> str:
     """Go through /proc/self/root, /proc/self/cwd and .. to the host."""
     os.chdir("/")
-    return found_secret(read("/proc/self/root/proc/self/cwd/../../../../../.." + facts.elsewhere + "/secret"), facts, "it")
+    return found_secret(
+        read("/proc/self/root/proc/self/cwd/../../../../../.." + facts.elsewhere + "/secret"), facts, "it"
+    )
 
 
 @attempt("ENOENT", "minimal", by="a link is followed in the sandbox's own root")
@@ -123,7 +125,12 @@ def rename_out_of_read_only_bind(facts: Facts) -> str:
     return "it moved"
 
 
-@attempt("EBUSY", "host", by="the directories above a read-only bind in a writable one are mount points too")
+@attempt(
+    "EBUSY",
+    "default without pinning",
+    "full without pinning",
+    by="the directories above a read-only bind in a writable one are mount points too",
+)
 def rename_above_read_only_bind(facts: Facts) -> str:
     """Rename a directory above a read-only bind that lies in a writable one: at the next launch it'd be writable."""
     os.rename(f"{facts.writable}/middle", f"{facts.writable}/moved")

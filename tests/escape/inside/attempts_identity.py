@@ -41,7 +41,9 @@ def setuid_binary(facts: Facts) -> str:
     return f"uid {uid}"
 
 
-@attempt("no capabilities", Control("host", needs="root"), by="no_new_privs, nosuid on every bind, an empty bounding set")
+@attempt(
+    "no capabilities", Control("host", needs="root"), by="no_new_privs, nosuid on every bind, an empty bounding set"
+)
 def file_capabilities(facts: Facts) -> str:
     """Start a program with file capabilities that lies in a bind."""
     for line in output_of(f"{facts.readonly}/cat-capable", "/proc/self/status").splitlines():
@@ -101,7 +103,9 @@ def clear_securebits(facts: Facts) -> str:
     return "the securebits are clear"
 
 
-@attempt("EINVAL", Control("default without no-new-privs", "REFUSED it was never set"), by="the kernel: it can't be unset")
+@attempt(
+    "EINVAL", Control("default without no-new-privs", "REFUSED it was never set"), by="the kernel: it can't be unset"
+)
 def clear_no_new_privs(facts: Facts) -> str:
     """Take no_new_privs off."""
     if capability_line("NoNewPrivs") == 0:

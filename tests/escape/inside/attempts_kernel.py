@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 
-from kit import ALL, STRONG, Control, Facts, address, attempt, buffer, call, words
+from kit import STRONG, Control, Facts, Refused, attempt, buffer, call, read, words
 
 FILTER = "seccomp"
 NO_FILTER = "sandbox without seccomp"
 FULL_NO_FILTER = "full without seccomp"
 HOST_ONLY = "no capability on the host (and seccomp in sandbox, full)"
-KEYCTL_SEARCH, KEYCTL_READ, KEYCTL_GET_KEYRING_ID, KEYCTL_LINK = 10, 11, 0, 8
+KEYCTL_SEARCH, KEYCTL_READ = 10, 11
 SESSION_KEYRING = -3
 
 
@@ -27,6 +26,19 @@ def session_keyring(facts: Facts) -> str:
     into = buffer(b"", 256)
     size = call("keyctl", KEYCTL_READ, key, into, 256, 0)
     return f"read {size} bytes"
+
+
+@attempt(
+    {"default": "EACCES|not listed", "sandbox": "not listed", "full": "not listed"},
+    "none",
+    by="a new session keyring: what isn't possessed isn't readable by its number (masked /proc/keys, seccomp)",
+)
+def key_by_number(facts: Facts) -> str:
+    """Find the number of the caller's key in /proc/keys, and read it by that."""
+    for line in read("/proc/keys").splitlines():
+        if facts.key_name in line:
+            return f"read {call('keyctl', KEYCTL_READ, int(line.split()[0], 16), buffer(b'', 256), 256, 0)} bytes"
+    raise Refused("not listed")
 
 
 @attempt("EPERM", NO_FILTER, FULL_NO_FILTER, profiles=STRONG, by=FILTER)
@@ -190,6 +202,3 @@ def set_host_name(facts: Facts) -> str:
     """Change the sandbox's label, its host name."""
     call("sethostname", b"other", 5)
     return os.uname().nodename
-
-
-assert ALL and address and ctypes and KEYCTL_GET_KEYRING_ID is not None and KEYCTL_LINK

@@ -7,8 +7,8 @@ import pwd
 from collections.abc import Callable, Iterator
 
 import pytest
-
 from shooting_range import Range
+
 from support import Caller
 
 

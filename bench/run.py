@@ -99,7 +99,8 @@ def import_times(hexe: str) -> str:
             rows.append((int(parts[0]), parts[2].strip()))
     ours = [row for row in rows if row[1].split(".")[0] == "hexe"]
     lines = [
-        f"imports: {len(rows)} modules {sum(us for us, _ in rows)} us; {len(ours)} of ours {sum(us for us, _ in ours)} us"
+        f"imports: {len(rows)} modules {sum(us for us, _ in rows)} us; "
+        f"{len(ours)} of ours {sum(us for us, _ in ours)} us"
     ]
     lines += [f"{us:6} us  {name}" for us, name in sorted(rows, reverse=True)[:25]]
     return "\n".join(lines)

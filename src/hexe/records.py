@@ -48,17 +48,18 @@ class Record:
     if not TYPE_CHECKING:
 
         def __init__(self, *args, **named):
-            cls = type(self)
-            fields = cls._fields
+            fields = self._fields
             values = self.__dict__
+            values.update(zip(fields, args))
+            if len(args) == len(fields) and not named:
+                return
+            cls = type(self)
             if len(args) > len(fields):
                 raise TypeError(f"{cls.__name__} takes {len(fields)} fields, got {len(args)}")
-            for name, value in zip(fields, args):
-                values[name] = value
-            for name, value in named.items():
+            for name in named:
                 if name not in fields or name in values:
                     raise TypeError(f"{cls.__name__} has no field {name!r}, or it is given twice")
-                values[name] = value
+            values.update(named)
             if len(values) != len(fields):
                 for name in fields:
                     if name not in values:

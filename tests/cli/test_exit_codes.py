@@ -8,7 +8,7 @@ import pytest
 
 from support import Caller
 
-PROFILES = ("none", "minimal", "default", "balanced", "sandbox", "full")
+PROFILES = ("none", "minimal", "default", "sandbox", "full")  # balanced is default: see test_profiles
 
 
 @pytest.fixture(params=PROFILES)

@@ -9,7 +9,7 @@ import pytest
 
 from support import Caller
 
-OWN_ROOT = ("default", "balanced", "sandbox", "full")
+OWN_ROOT = ("default", "sandbox", "full")  # balanced is default: see test_profiles
 
 
 # -- writing ---------------------------------------------------------------------------------------------------------

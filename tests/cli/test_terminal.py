@@ -13,8 +13,8 @@ import pytest
 from support import PATIENCE, Caller, children_of, is_running, status_of, wait_until
 from terminals import Terminal
 
-PROFILES = ("none", "minimal", "default", "balanced", "sandbox", "full")
-OWN_ROOT = ("default", "balanced", "sandbox", "full")
+PROFILES = ("none", "minimal", "default", "sandbox", "full")  # balanced is default: see test_profiles
+OWN_ROOT = ("default", "sandbox", "full")
 
 
 @pytest.fixture(params=PROFILES)

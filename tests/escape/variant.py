@@ -33,7 +33,7 @@ DROPPED = {
     "dying": ("DieWithParent",),
     "read-only": ("SealRoot",),
 }
-OTHERS = ("closing", "wiping", "relaying", "resolving", "protecting", "pinning")
+OTHERS = ("closing", "wiping", "relaying", "resolving", "protecting", "pinning", "tracing")
 PR_CAP_AMBIENT_RAISE = 2
 
 
@@ -110,6 +110,10 @@ def main() -> int:
         from hexe.sandbox import probe
 
         probe.protected_paths = lambda: ()
+    if "tracing" in parts:
+        from hexe.sandbox import executable
+
+        executable.leads_through_proc = lambda path: False
     if "pinning" in parts:
         from hexe.sandbox import filesystem
 

@@ -15,7 +15,7 @@ import pytest
 
 from support import PATIENCE, SYSTEM_PATH, Caller
 
-OWN_ROOT = ("default", "balanced", "sandbox", "full")
+OWN_ROOT = ("default", "sandbox", "full")  # balanced is default: see test_profiles
 FILTERED = ("sandbox", "full")
 SYSTEM = ("/bin", "/sbin", "/usr", "/lib", "/lib32", "/lib64", "/etc")
 SOFTWARE = ("/nix", "/pkg", "/opt")

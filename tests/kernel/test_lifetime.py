@@ -13,9 +13,9 @@ import pytest
 
 from support import PATIENCE, Caller, children_of, descendants_of, is_running, processes_with, read_line, wait_until
 
-PROFILES = ("none", "minimal", "default", "balanced", "sandbox", "full")
-ENDED = ("minimal", "default", "balanced", "sandbox", "full")
-OWN_PIDS = ("default", "balanced", "sandbox", "full")
+PROFILES = ("none", "minimal", "default", "sandbox", "full")  # balanced is default: see test_profiles
+ENDED = ("minimal", "default", "sandbox", "full")
+OWN_PIDS = ("default", "sandbox", "full")
 
 # A tree that wants to live: a grandchild in a session of its own, deaf to every signal that can be ignored.
 STUBBORN = """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import E2BIG, EACCES, EAGAIN, ENOENT, ENOEXEC, ENOMEM, ENOTDIR, errorcode
+from errno import E2BIG, EACCES, EAGAIN, ELOOP, ENOENT, ENOEXEC, ENOMEM, ENOTDIR, errorcode
 
 from hexe.errors import EXIT_HEXE_FAILED, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, CommandError
 
@@ -39,6 +39,11 @@ def explain_exec(plan: Plan, errno: int) -> CommandError:
         hint = "it is no program and has no #! line: name its interpreter, for example sh " + name
     elif errno == EACCES:
         hint = "give it execute permission (chmod +x), or name its interpreter; a directory can't be executed"
+    elif errno == ELOOP:
+        hint = (
+            "it, or the interpreter that its first line names, leads through /proc to the program that Hexe itself "
+            "runs, or it is a file of yours that can't be read: name the real program, or chmod +r"
+        )
     elif errno == E2BIG:
         hint = "its arguments and environment are too long together: pass fewer, or --clear-env"
     else:

@@ -13,18 +13,19 @@ import fcntl
 import os
 import select
 import time
-from errno import EACCES, ENOENT, ENOTDIR
 
 from hexe.linux import constants as c
 from hexe.linux import signals
 from hexe.linux.process import children_of, close_all_but, forget_arguments_and_environment, prctl, wait_for_any
 from hexe.linux.syscalls import libc_signal, syscall
-from hexe.sandbox.environment import DEFAULT_PATH
+from hexe.sandbox.executable import start_first
 from hexe.sandbox.messages import LONGEST, pack, unpack
 from hexe.sandbox.runner import run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hexe.sandbox.plan import Plan
     from hexe.sandbox.program import Program
 
@@ -136,23 +137,21 @@ class Child:
         """posix_spawn(3): it shares this process's memory until the exec, where a fork would copy hundreds of pages."""
         mask = [number for number in range(1, 65) if self.old_mask[(number - 1) // 8] >> (number - 1) % 8 & 1]
         environment = dict(self.plan.execute.environment)
-        worst = ENOENT
-        for path in candidates(self.plan.execute.argv[0], environment):
-            try:
-                return os.posix_spawn(
-                    path,
-                    self.plan.execute.argv,
-                    environment,
-                    setpgroup=0,
-                    setsigmask=mask,
-                    setsigdef=PYTHON_IGNORES,
-                )
-            except OSError as error:
-                worst = worse(worst, error.errno or ENOENT)
-                if worst not in SEARCH_ON:
-                    break
-        self.control.send(pack("F", worst))
-        return 0
+
+        def start(path: str) -> int:
+            argv = self.plan.execute.argv
+            return os.posix_spawn(path, argv, environment, setpgroup=0, setsigmask=mask, setsigdef=PYTHON_IGNORES)
+
+        return self._start_first(environment, start)
+
+    def _start_first(self, environment: dict[str, str], start: Callable[[str], int]) -> int:
+        """Start the first file that the command's name finds; 0 after telling the caller why there is none."""
+        try:
+            confined = self.plan.policy.mount_namespace
+            return start_first(self.plan.execute.argv[0], environment, start, confined=confined)
+        except OSError as error:
+            self.control.send(pack("F", error.errno))
+            return 0
 
     def _become_command(self) -> None:
         """The forked command's own process: its group, its terminal, its signals, exec. Never returns."""
@@ -166,15 +165,11 @@ class Child:
                 libc_signal(number, 0)
             signals.set_mask(self.old_mask)
             environment = dict(self.plan.execute.environment)
-            worst = ENOENT
-            for path in candidates(self.plan.execute.argv[0], environment):
-                try:
-                    os.execve(path, self.plan.execute.argv, environment)
-                except OSError as error:
-                    worst = worse(worst, error.errno or ENOENT)
-                    if worst not in SEARCH_ON:
-                        break
-            self.control.send(pack("F", worst))
+
+            def execute(path: str) -> int:
+                os.execve(path, self.plan.execute.argv, environment)
+
+            self._start_first(environment, execute)
         except BaseException as error:  # noqa: BLE001 - nothing may leave this process either
             try:
                 self.control.send(pack("P", f"{type(error).__name__}: {error}"))
@@ -300,23 +295,3 @@ def _give_terminal(terminal: int, group: int) -> None:
 
 # Python ignores these two, and exec would pass that on.
 PYTHON_IGNORES = (c.SIGPIPE, c.SIGXFSZ)
-# With these a search along PATH goes on to the next directory, as execvp(3) does.
-SEARCH_ON = (ENOENT, ENOTDIR, EACCES)
-
-
-def candidates(name: str, environment: dict[str, str]) -> list[str]:
-    """The paths to try for a command: itself with a slash in it, else what there is in the directories of PATH."""
-    if not name:
-        return []  # "" names nothing, although PATH's directories followed by it exist
-    if "/" in name:
-        return [name]
-    places = environment.get("PATH", DEFAULT_PATH).split(":")
-    # A directory that may not even be searched has nothing, as for a shell.
-    return [path for path in (f"{place or '.'}/{name}" for place in places) if os.path.exists(path)]
-
-
-def worse(so_far: int, errno: int) -> int:
-    """The errno that a search ends with: a file that may not be executed tells more than one that isn't there. Pure."""
-    if errno in (ENOENT, ENOTDIR):
-        return so_far
-    return errno

@@ -35,11 +35,15 @@ def profile_of(name: str) -> tuple[str, str]:
 @pytest.mark.parametrize("profile", PROFILES)
 def test_namespaces(caller: Caller, profile: str) -> None:
     run = caller.running(*profile_of(profile))
-    ours, init, command = namespaces_of("self"), namespaces_of(run.init), namespaces_of(run.command)
+    ours, command = namespaces_of("self"), namespaces_of(run.command)
     for kind in NAMESPACES:
         separate = profile in SEPARATE[kind]
         assert (command[kind] != ours[kind]) == separate, kind
-        assert init[kind] == command[kind], f"init and the command have different {kind} namespaces"
+    if os.geteuid() == 0:
+        assert namespaces_of(run.init) == command
+    else:
+        with pytest.raises(PermissionError):  # init is not dumpable: its /proc entry is root's
+            namespaces_of(run.init)
     assert run.finish() == 0
 
 

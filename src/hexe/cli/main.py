@@ -43,9 +43,7 @@ def dispatch(arguments: list[str]) -> int:
         name = arguments[0] if arguments else "--help"
         rest = arguments[1:]
         if name == "run":
-            from hexe.cli import run
-
-            return run.main(rest)
+            return run(rest)
         if name == "profiles":
             from hexe.cli import profiles
 
@@ -91,6 +89,22 @@ def dispatch(arguments: list[str]) -> int:
             "  fix: this is a bug in Hexe; HEXE_TRACEBACK=1 shows where it happened. Nothing more was started."
         )
         return 125
+
+
+def run(arguments: list[str]) -> int:
+    """``hexe run``, from the image of its modules when there is one; else make one for the next time."""
+    from hexe import image
+
+    path = image.image_path()
+    if image.load(path):
+        return sys.modules["hexe.cli.run"].main(arguments)  # type: ignore[no-any-return]
+    recorder = image.Recorder()
+    with recorder:
+        from hexe.cli.run import main as run_main
+    try:
+        return run_main(arguments)
+    finally:
+        recorder.save(path)
 
 
 def complain(text: str) -> None:

@@ -101,6 +101,8 @@ def step_as_text(program: Program, step: Step) -> str:
     text = f"{step.name}({', '.join(shown)})"
     if step.out >= 0:
         text += f" -> ${names[step.out]}" if step.out in names else f" -> [&{step.out}]"
+    if step.repeat > 1:
+        text += f" and {step.repeat - 1} times more, its second argument counting up"
     if step.tolerate:
         from errno import errorcode
 

@@ -232,8 +232,7 @@ class DropCapabilities(Record):
     def lower(self, b: Builder) -> None:
         if self.lock:
             b.call("prctl", c.PR_SET_SECUREBITS, c.SECUREBITS_LOCKED, about="PR_SET_SECUREBITS")
-        for capability in range(self.last + 1):
-            b.call("prctl", c.PR_CAPBSET_DROP, capability, about=f"PR_CAPBSET_DROP {capability}")
+        b.call("prctl", c.PR_CAPBSET_DROP, 0, about=f"PR_CAPBSET_DROP 0 to {self.last}", repeat=self.last + 1)
         b.call("prctl", c.PR_CAP_AMBIENT, c.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0, about="PR_CAP_AMBIENT_CLEAR_ALL")
         header = b.struct(c.LINUX_CAPABILITY_VERSION_3.to_bytes(4, "little") + bytes(4))
         b.call("capset", header, b.struct(bytes(24)))

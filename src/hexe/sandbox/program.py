@@ -35,10 +35,11 @@ class Val(int):
 class Step:
     """One system call. ``operation`` is its index in the stage; ``about`` the path or value as the user knows it.
 
+    With ``repeat`` above 1 the call is made that often, its second argument counting up.
     A plain class: a launch makes two hundred of these.
     """
 
-    __slots__ = ("about", "args", "name", "number", "operation", "out", "tolerate")
+    __slots__ = ("about", "args", "name", "number", "operation", "out", "repeat", "tolerate")
 
     def __init__(
         self,
@@ -49,6 +50,7 @@ class Step:
         tolerate: tuple[int, ...],
         operation: int,
         about: str,
+        repeat: int = 1,
     ) -> None:
         self.name = name
         self.number = number
@@ -57,6 +59,7 @@ class Step:
         self.tolerate = tolerate
         self.operation = operation
         self.about = about
+        self.repeat = repeat
 
 
 class Program:
@@ -143,9 +146,14 @@ class Builder:
         """Name a 32-bit field of a structure, so that it can be set as a parameter."""
         self.program.fields.setdefault(name, []).append(at)
 
-    def call(self, name: str, *args: int, out: int = -1, tolerate: tuple[int, ...] = (), about: str = "") -> None:
-        """Add one system call; ``out`` is the offset (a slot, or a field of a structure) that gets its result."""
-        self._steps.append(Step(name, NUMBERS[name], args, int(out), tolerate, self._operation, about))
+    def call(
+        self, name: str, *args: int, out: int = -1, tolerate: tuple[int, ...] = (), about: str = "", repeat: int = 1
+    ) -> None:
+        """Add one system call; ``out`` is the offset (a slot, or a field of a structure) that gets its result.
+
+        ``repeat`` makes it that often, the second argument counting up from what is given.
+        """
+        self._steps.append(Step(name, NUMBERS[name], args, int(out), tolerate, self._operation, about, repeat))
 
 
 def lower(plan: Plan) -> Program:

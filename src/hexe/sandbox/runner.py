@@ -35,6 +35,11 @@ def run(steps: list[Step], buffer: bytearray) -> tuple[int, int] | None:
             for value in step.args
         ]
         result = raw(step.number, *args, *_PADDING[len(args)])
+        for _ in range(1, step.repeat):
+            if result == -1:
+                break
+            args[1] += 1
+            result = raw(step.number, *args, *_PADDING[len(args)])
         if result == -1:
             errno = get_errno()
             if errno not in step.tolerate:

@@ -12,6 +12,7 @@ import importlib.metadata
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import sysconfig
 import tempfile
@@ -25,6 +26,12 @@ from support import SYSTEM_PATH, Caller
 USER = "hexe-test"
 MADE_BY_US = "made by the test suite of Hexe"
 LOCK = Path("/run/hexe-test.lock")
+
+
+def pytest_configure() -> None:
+    """A shell's background job is started with the keyboard's signals ignored, and hands that on to all it starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 @pytest.fixture(params=["root", "user"])

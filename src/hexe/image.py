@@ -91,8 +91,9 @@ class Recorder:
     def __exit__(self, *_: object) -> None:
         SourceFileLoader.exec_module = self._ordinary  # type: ignore[method-assign]
 
-    def save(self, path: str) -> None:
+    def save(self) -> None:
         """Write the image of what was recorded, where bytecode may be written. No error when it can't be."""
+        path = image_path()
         directory = os.path.dirname(path)
         try:
             if sys.dont_write_bytecode or os.stat(os.path.dirname(directory)).st_uid != os.geteuid():

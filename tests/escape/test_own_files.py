@@ -187,8 +187,8 @@ def plant_filter(shooting: Range, setting: str) -> tuple[str, str]:
         argv = [*shooting.hexe(setting), "--bind", str(runtime), "--", "/bin/sh", "-c", PLANT, str(runtime)]
         process = shooting.caller.start(argv, env=env)
         out, _ = process.communicate(timeout=30)
-        cached = runtime / "hexe/sandbox"
-        return out.decode(), cached.read_bytes().decode("latin-1") if cached.exists() else ""
+        cached = [path.read_bytes().decode("latin-1") for path in runtime.glob("hexe/*")]
+        return out.decode(), "".join(cached)
     finally:
         shutil.rmtree(runtime)
 

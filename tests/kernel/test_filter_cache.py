@@ -23,7 +23,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     runtime.mkdir(mode=0o700)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
     monkeypatch.setenv("HOME", "/nonexistent/home")
-    return runtime / "hexe" / "sandbox"
+    return runtime / "hexe" / filters._name("sandbox", filters._header("sandbox"))
 
 
 @pytest.fixture
@@ -50,7 +50,8 @@ def test_built_once_then_read(cache: Path, built: list[str]) -> None:
     assert filters.load_filter("sandbox") == first
     assert filters.load_filter("full") != first
     assert built == ["sandbox", "full"]
-    assert sorted(path.name for path in cache.parent.iterdir()) == ["full", "sandbox"]
+    names = {filters._name(variant, filters._header(variant)) for variant in ("full", "sandbox")}
+    assert {path.name for path in cache.parent.iterdir()} == names
     assert cache.parent.stat().st_mode & 0o7777 == 0o700
     assert cache.stat().st_mode & 0o7777 == 0o600
 

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import anything
 
-from hexe.sandbox.messages import LONGEST, pack, unpack
+from hexe.linux.packets import LONGEST
+from hexe.sandbox.messages import pack, unpack
 
 letters = st.sampled_from("GENTDFSXPCK")
 

@@ -6,6 +6,10 @@ import gc
 import os
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from hexe.image import Recorder
+
 COMMANDS = {
     "run": "run one command in a sandbox",
     "profiles": "the profiles, and what each one switches on",
@@ -37,74 +41,93 @@ def main() -> None:
 
 def dispatch(arguments: list[str]) -> int:
     """The exit status of one command line."""
-    from hexe.errors import HexeError, UsageError
-
+    recorder = None
     try:
-        name = arguments[0] if arguments else "--help"
-        rest = arguments[1:]
+        name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
         if name == "run":
-            return run(rest)
-        if name == "profiles":
-            from hexe.cli import profiles
+            recorder = prepare_run()
+        return command(name, rest)
+    except Exception as error:  # noqa: BLE001 - a user sees a message, not a traceback
+        return explain_failure(error)
+    finally:
+        if recorder is not None:
+            recorder.save()
 
-            return profiles.main(rest)
-        if name == "explain":
-            from hexe.cli import explain
 
-            return explain.main(rest)
-        if name == "doctor":
-            from hexe.cli import doctor
+def command(name: str, rest: list[str]) -> int:
+    """Run one command by its name; returns its exit status. Raises HexeError, OSError and bugs."""
+    if name == "run":
+        from hexe.cli import run
 
-            return doctor.main(rest)
-        if name in ("--help", "-h", "help"):
-            sys.stdout.write(overview())
-            return 0
-        if name in ("--version", "-V"):
-            from hexe import __version__
+        return run.main(rest)
+    if name == "profiles":
+        from hexe.cli import profiles
 
-            sys.stdout.write(f"hexe {__version__}\n")
-            return 0
-        from hexe.policy.suggest import did_you_mean
+        return profiles.main(rest)
+    if name == "explain":
+        from hexe.cli import explain
 
-        raise UsageError(
-            f"unknown command {name!r}" + did_you_mean(name, tuple(COMMANDS)),
-            hint="hexe --help lists the commands; to run a program: hexe run -- PROGRAM",
-        )
-    except HexeError as error:
+        return explain.main(rest)
+    if name == "doctor":
+        from hexe.cli import doctor
+
+        return doctor.main(rest)
+    if name in ("--help", "-h", "help"):
+        sys.stdout.write(overview())
+        return 0
+    if name in ("--version", "-V"):
+        from hexe import __version__
+
+        sys.stdout.write(f"hexe {__version__}\n")
+        return 0
+    from hexe.errors import UsageError
+    from hexe.policy.suggest import did_you_mean
+
+    raise UsageError(
+        f"unknown command {name!r}" + did_you_mean(name, tuple(COMMANDS)),
+        hint="hexe --help lists the commands; to run a program: hexe run -- PROGRAM",
+    )
+
+
+def explain_failure(error: Exception) -> int:
+    """Say what went wrong, with what to do about it; returns the exit status."""
+    from hexe.errors import HexeError
+
+    if isinstance(error, HexeError):
         complain(str(error))
         return error.exit_code
-    except (KeyboardInterrupt, BrokenPipeError):
-        raise
-    except OSError as error:
+    if isinstance(error, BrokenPipeError):
+        raise error
+    if os.environ.get("HEXE_TRACEBACK"):
+        raise error
+    if isinstance(error, OSError):
         from errno import errorcode
 
         about = f": {error.filename}" if error.filename else ""
-        complain(f"{error.strerror}{about} ({errorcode.get(error.errno or 0, error.errno)})")
-        return 125
-    except Exception as error:
-        if os.environ.get("HEXE_TRACEBACK"):
-            raise
+        name = errorcode.get(error.errno or 0, error.errno)
         complain(
-            f"internal error: {type(error).__name__}: {error}\n"
-            "  fix: this is a bug in Hexe; HEXE_TRACEBACK=1 shows where it happened. Nothing more was started."
+            f"{error.strerror}{about} ({name})\n"
+            "  fix: hexe doctor says what this host can enforce; nothing of the command is left running"
         )
         return 125
+    complain(
+        f"internal error: {type(error).__name__}: {error}\n"
+        "  fix: this is a bug in Hexe; HEXE_TRACEBACK=1 shows where it happened. Nothing more was started."
+    )
+    return 125
 
 
-def run(arguments: list[str]) -> int:
-    """``hexe run``, from the image of its modules when there is one; else make one for the next time."""
+def prepare_run() -> Recorder | None:
+    """Load the modules of ``hexe run`` from their image; else import them, and give what can make an image of them."""
     from hexe import image
 
-    path = image.image_path()
-    if image.load(path):
-        return sys.modules["hexe.cli.run"].main(arguments)  # type: ignore[no-any-return]
+    if image.load(image.image_path()):
+        return None
     recorder = image.Recorder()
     with recorder:
-        from hexe.cli.run import main as run_main
-    try:
-        return run_main(arguments)
-    finally:
-        recorder.save(path)
+        import hexe.cli.run  # noqa: F401 - for the recorder; the command imports it by itself
+
+    return recorder
 
 
 def complain(text: str) -> None:

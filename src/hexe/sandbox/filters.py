@@ -37,12 +37,12 @@ def load_filter(variant: str) -> bytes:
     header = _header(variant)
     directory = cache_directory()
     if directory:
-        program = _read(directory, variant, header)
+        program = _read(directory, _name(variant, header), header)
         if program is not None:
             return program
     program = _build(variant)
     if directory:
-        _store(directory, variant, header, program)
+        _store(directory, _name(variant, header), header, program)
     return program
 
 
@@ -94,12 +94,17 @@ def _header(variant: str) -> bytes:
     return (text + " " * (-(len(text) + 1) % 8) + "\n").encode()
 
 
+def _name(variant: str, header: bytes) -> str:
+    # Two installations, each with rules of its own, must not keep replacing each other's file.
+    return f"{variant}-{int.from_bytes(header, 'little') % _CHECK_MODULUS:x}"
+
+
 def _check(program: bytes) -> bytes:
     # Against damage, not against malice. The remainder is cheap and, unlike a CRC, needs no import.
     return (int.from_bytes(program, "little") % _CHECK_MODULUS).to_bytes(8, "little")
 
 
-def _read(directory: str, variant: str, header: bytes) -> bytes | None:
+def _read(directory: str, name: str, header: bytes) -> bytes | None:
     """The stored program, None for any reason to distrust it."""
     try:
         at = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -109,7 +114,7 @@ def _read(directory: str, variant: str, header: bytes) -> bytes | None:
         if not _is_ours(os.fstat(at), stat.S_IFDIR):
             return None
         # O_NONBLOCK: opening a planted fifo must not hang.
-        file = os.open(variant, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=at)
+        file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=at)
         try:
             found = os.fstat(file)
             if not _is_ours(found, stat.S_IFREG) or found.st_size > _LONGEST or found.st_size % 8:
@@ -148,7 +153,7 @@ def _build(variant: str) -> bytes:
     return compile_filter(decisions, specials, os.uname().machine)
 
 
-def _store(directory: str, variant: str, header: bytes, program: bytes) -> None:
+def _store(directory: str, name: str, header: bytes, program: bytes) -> None:
     """Put the program into the cache, whole or not at all. A failure costs the next launch time, nothing else."""
     try:
         try:  # contextlib would be an import
@@ -158,14 +163,14 @@ def _store(directory: str, variant: str, header: bytes, program: bytes) -> None:
         at = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return
-    name = f".{variant}.{os.getpid()}"
+    new = f".{name}.{os.getpid()}"
     try:
         if _is_ours(os.fstat(at), stat.S_IFDIR):
-            _write(at, name, header + _check(program) + program)
-            os.rename(name, variant, src_dir_fd=at, dst_dir_fd=at)
+            _write(at, new, header + _check(program) + program)
+            os.rename(new, name, src_dir_fd=at, dst_dir_fd=at)
     except OSError:
         try:  # contextlib would be an import
-            os.unlink(name, dir_fd=at)
+            os.unlink(new, dir_fd=at)
         except OSError:
             pass
     finally:

@@ -8,7 +8,6 @@ it ends the kernel kills everything else inside.
 
 from __future__ import annotations
 
-import _socket
 import fcntl
 import os
 import select
@@ -16,10 +15,11 @@ import time
 
 from hexe.linux import constants as c
 from hexe.linux import signals
+from hexe.linux.packets import receive, send, send_descriptor
 from hexe.linux.process import children_of, close_all_but, forget_arguments_and_environment, prctl, wait_for_any
 from hexe.linux.syscalls import libc_signal, syscall
 from hexe.sandbox.executable import start_first
-from hexe.sandbox.messages import LONGEST, pack, unpack
+from hexe.sandbox.messages import pack, unpack
 from hexe.sandbox.runner import run
 
 TYPE_CHECKING = False
@@ -40,7 +40,7 @@ class Child:
         plan: Plan,
         program: Program,
         buffer: bytearray,
-        control: _socket.socket,
+        control: int,
         streams: tuple[int, int, int],
         old_mask: bytes,
     ) -> None:
@@ -59,7 +59,7 @@ class Child:
             status = self._main()
         except BaseException as error:  # noqa: BLE001 - this stack belongs to the caller: nothing may leave it
             try:
-                self.control.send(pack("P", f"{type(error).__name__}: {error}"))
+                send(self.control, pack("P", f"{type(error).__name__}: {error}"))
             except OSError:
                 pass
         finally:
@@ -67,7 +67,7 @@ class Child:
 
     def _main(self) -> int:
         forget_arguments_and_environment(b"hexe: init")
-        letter, _ = unpack(self.control.recv(LONGEST))
+        letter, _ = unpack(receive(self.control))
         if letter != "G":
             return 125  # the caller is gone, or could not write the id maps
         if not self._run("outer") or not self._run("inner"):
@@ -77,14 +77,14 @@ class Child:
         signals.block((c.SIGCHLD,))
         waiting = signals.open_signalfd((c.SIGCHLD,))
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        close_all_but((0, 1, 2, self.control.fileno(), waiting, null, self.terminal))
+        close_all_but((0, 1, 2, self.control, waiting, null, self.terminal))
         if not self._run("seal"):
             return 125
         # The gate. Until the caller has read and compared what /proc says of this process, nothing of the command
         # exists; what it says then holds for the command too, which inherits all of it.
         prctl(c.PR_SET_DUMPABLE, 1)
-        self.control.send(b"D")
-        letter, _ = unpack(self.control.recv(LONGEST))
+        send(self.control, b"D")
+        letter, _ = unpack(receive(self.control))
         if letter != "G":
             return 125
         prctl(c.PR_SET_DUMPABLE, 0)
@@ -96,7 +96,7 @@ class Child:
     def _run(self, stage: str) -> bool:
         failed = run(self.program.stages[stage], self.buffer)
         if failed is not None:
-            self.control.send(pack("E", stage, *failed))
+            send(self.control, pack("E", stage, *failed))
         return failed is None
 
     def _take_streams(self) -> None:
@@ -104,10 +104,9 @@ class Child:
         if self.plan.terminal:
             master = self.program.value(self.buffer, "terminal_master")
             self.terminal = self.program.value(self.buffer, "terminal_peer")
-            rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, master.to_bytes(4, "little"))]
-            self.control.sendmsg([b"T"], rights)
+            send_descriptor(self.control, b"T", master)
             # The size and the modes of the caller's terminal must be there before the command looks.
-            self.control.recv(LONGEST)
+            receive(self.control)
         sources = []
         for kind, fd in zip(self.plan.streams, self.streams):
             sources.append(self.terminal if kind == "terminal" else fd)
@@ -150,7 +149,7 @@ class Child:
             confined = self.plan.policy.mount_namespace
             return start_first(self.plan.execute.argv[0], environment, start, confined=confined)
         except OSError as error:
-            self.control.send(pack("F", error.errno))
+            send(self.control, pack("F", error.errno))
             return 0
 
     def _become_command(self) -> None:
@@ -172,7 +171,7 @@ class Child:
             self._start_first(environment, execute)
         except BaseException as error:  # noqa: BLE001 - nothing may leave this process either
             try:
-                self.control.send(pack("P", f"{type(error).__name__}: {error}"))
+                send(self.control, pack("P", f"{type(error).__name__}: {error}"))
             except OSError:
                 pass
         finally:
@@ -196,7 +195,7 @@ class Init:
     def loop(self) -> int:
         """Until the command has ended, or the caller has. Returns init's own exit status."""
         poll = select.poll()
-        poll.register(self.control.fileno(), select.POLLIN)
+        poll.register(self.control, select.POLLIN)
         poll.register(self.waiting, select.POLLIN)
         if self.held:
             self._introduce()
@@ -211,14 +210,13 @@ class Init:
             if self.ended is not None:
                 if self.child.plan.policy.profile != "none":
                     self._kill_everything()
-                self.control.send(pack("X", self.ended, self.user, self.system, self.peak))
+                send(self.control, pack("X", self.ended, self.user, self.system, self.peak))
                 return 0
 
     def _introduce(self) -> None:
         """Give the caller a descriptor of the command's process, from which it learns the pid on its side."""
         pidfd = syscall("pidfd_open", self.command, 0)
-        rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, pidfd.to_bytes(4, "little"))]
-        self.control.sendmsg([b"R"], rights)
+        send_descriptor(self.control, b"R", pidfd)
         os.close(pidfd)
 
     def _reap(self) -> None:
@@ -230,7 +228,7 @@ class Init:
                 return
             if os.WIFSTOPPED(child.status):
                 if child.pid == self.command and self.child.terminal >= 0:
-                    self.control.send(pack("S", os.WSTOPSIG(child.status)))
+                    send(self.control, pack("S", os.WSTOPSIG(child.status)))
                 continue
             self.user += child.user
             self.system += child.system
@@ -240,7 +238,7 @@ class Init:
 
     def _obey(self) -> bool:
         """Carry out one message of the caller; False when it wants an end or is gone."""
-        letter, values = unpack(self.control.recv(LONGEST))
+        letter, values = unpack(receive(self.control))
         if letter == "N":
             self._signal(int(values[0]))
         elif letter == "A":

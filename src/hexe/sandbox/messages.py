@@ -11,7 +11,7 @@ continue in the foreground; ``K`` kill everything.
 
 from __future__ import annotations
 
-LONGEST = 4096
+from hexe.linux.packets import LONGEST
 
 
 def pack(letter: str, *values: object) -> bytes:

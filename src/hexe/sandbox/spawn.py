@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _socket
 import fcntl
 import os
 import stat
@@ -10,6 +9,7 @@ import stat
 from hexe.errors import LaunchError
 from hexe.linux import constants as c
 from hexe.linux import signals
+from hexe.linux.packets import packet_pair, send
 from hexe.linux.process import clone
 from hexe.sandbox.init import Child
 from hexe.sandbox.program import lower
@@ -34,7 +34,7 @@ class Spawned:
         self.plan = plan
         self.facts = facts
         self.pid = -1
-        self.control: _socket.socket
+        self.control = -1
         self.signals = -1
         self.old_mask = b""
         self.pumps: list[Pump] = []
@@ -51,8 +51,7 @@ def spawn(plan: Plan, facts: HostFacts) -> Spawned:
     spawned.old_mask = signals.block((*WATCHED, c.SIGTTOU, c.SIGTTIN))
     _clone_trees(plan, program, buffer, facts)
 
-    kind = _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC
-    ours, theirs = _socket.socketpair(_socket.AF_UNIX, kind, 0)
+    ours, theirs = packet_pair()
     streams, given = _prepare_streams(spawned)
     try:
         pid = clone(plan.namespaces.flags())
@@ -62,13 +61,13 @@ def spawn(plan: Plan, facts: HostFacts) -> Spawned:
         raise explain_clone(plan, error, facts) from None
     if pid == 0:
         # A copy of the caller's end would keep it from ever seeing the caller's death.
-        ours.close()
+        os.close(ours)
         for pump in spawned.pumps:
             os.close(pump.target if pump.close_target else pump.source)
         Child(plan, program, buffer, theirs, streams, spawned.old_mask).main()
     spawned.pid = pid
     spawned.control = ours
-    theirs.close()
+    os.close(theirs)
     for fd in given:
         os.close(fd)
     try:
@@ -79,7 +78,7 @@ def spawn(plan: Plan, facts: HostFacts) -> Spawned:
             os.close(directory)
             if failed is not None:
                 raise _explain(plan, program, "maps", failed, facts)
-        ours.send(b"G")
+        send(ours, b"G")
     except (LaunchError, OSError):
         os.kill(pid, c.SIGKILL)
         os.waitpid(pid, 0)

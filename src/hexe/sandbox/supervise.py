@@ -7,7 +7,6 @@ inherits all of it. Anything else, and it is killed.
 
 from __future__ import annotations
 
-import _socket
 import os
 import select
 import time
@@ -15,8 +14,9 @@ import time
 from hexe.errors import AttestationError, CommandError, HexeError
 from hexe.linux import constants as c
 from hexe.linux import signals
+from hexe.linux.packets import receive_descriptor, send
 from hexe.sandbox.attest import Evidence, compare, pid_of, read_evidence, read_namespaces, read_status
-from hexe.sandbox.messages import LONGEST, pack, unpack
+from hexe.sandbox.messages import pack, unpack
 from hexe.sandbox.outcome import Outcome
 from hexe.sandbox.spawn import FORWARDED
 
@@ -78,7 +78,7 @@ class Supervisor:
 
     def _turn(self) -> None:
         poll = select.poll()
-        control = self.spawned.control.fileno()
+        control = self.spawned.control
         poll.register(control, select.POLLIN)
         poll.register(self.spawned.signals, select.POLLIN)
         waiting = self._register_pumps(poll)
@@ -125,11 +125,11 @@ class Supervisor:
         os.close(pump.source)
 
     def _hear_control(self) -> None:
-        packet, ancillary, _, _ = self.spawned.control.recvmsg(LONGEST, _socket.CMSG_SPACE(4))
+        packet, descriptor = receive_descriptor(self.spawned.control)
         letter, values = unpack(packet)
         if letter == "T":
-            self._take_terminal(int.from_bytes(ancillary[0][2][:4], "little"))
-            self.spawned.control.send(b"G")
+            self._take_terminal(descriptor)
+            send(self.spawned.control, b"G")
         elif letter == "E":
             from hexe.sandbox.diagnose import explain_step
             from hexe.sandbox.program import lower
@@ -147,7 +147,7 @@ class Supervisor:
         elif letter == "D":
             self._open_gate()
         elif letter == "R":
-            self._read_witness(int.from_bytes(ancillary[0][2][:4], "little"))
+            self._read_witness(descriptor)
         elif letter == "F":
             from hexe.sandbox.command_errors import explain_exec
 
@@ -167,7 +167,7 @@ class Supervisor:
         self._compare(self.evidence)
         if self.failure is None:
             self.executed = True
-            self.spawned.control.send(b"G")
+            send(self.spawned.control, b"G")
 
     def _read_witness(self, pidfd: int) -> None:
         """The command has been executed, and is held unreaped meanwhile: read its own status too."""
@@ -182,7 +182,7 @@ class Supervisor:
             os.close(pidfd)
         self._compare(self.evidence)
         if self.failure is None:
-            self.spawned.control.send(b"A")
+            send(self.spawned.control, b"A")
 
     def _compare(self, evidence: Evidence) -> None:
         wrong = compare(self.plan, self.spawned.facts, evidence, self.own_namespaces)
@@ -223,7 +223,7 @@ class Supervisor:
         if not self.executed:
             return
         try:
-            self.spawned.control.send(pack(letter, *values))
+            send(self.spawned.control, pack(letter, *values))
         except (BrokenPipeError, ConnectionResetError):
             pass  # it has ended; the loop hears that next
 
@@ -291,7 +291,7 @@ class Supervisor:
             os.kill(self.spawned.pid, c.SIGKILL)
             return
         try:
-            self.spawned.control.send(b"K")
+            send(self.spawned.control, b"K")
         except OSError:
             os.kill(self.spawned.pid, c.SIGKILL)
 

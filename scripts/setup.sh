@@ -79,5 +79,7 @@ fi
 # An editable install is compiled by whoever imports it first, or never, under PYTHONDONTWRITEBYTECODE: then every
 # start would compile everything again.
 "$venv/bin/python" -m compileall -q src/hexe
+# The first run writes the image of hexe run's modules, likewise.
+env -u PYTHONDONTWRITEBYTECODE "$venv/bin/hexe" run --isolation none -- true
 touch "$venv/.run"
 [ "$want" = run ] || touch "$venv/.dev"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support import SYSTEM_PATH, Caller, children_of, read_line
+from support import SYSTEM_PATH, Caller, children_of, read_line, wait_until
 
 OWN_ROOT = ("default", "balanced", "sandbox", "full")
 ALLOWED = {
@@ -180,6 +180,10 @@ def test_neither_does_init_keep_them(caller: Caller) -> None:
     assert read_line(process.stdout) == "ready"
     if os.geteuid() == 0:  # init is not dumpable: only root may look
         init = Path(f"/proc/{children_of(process.pid)[0]}")
+        # Its own three streams go to the command first, and are replaced right after.
+        wait_until(
+            lambda: {str((init / f"fd/{fd}").readlink()) for fd in range(3)} == {"/dev/null"}, what="init lets go"
+        )
         mounts = {line.split()[0] for line in (init / "mountinfo").read_text().splitlines()}
         for entry in (init / "fd").iterdir():
             if str(entry.readlink()).startswith("/"):  # a socket or a signalfd is no way to a file

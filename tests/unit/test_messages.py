@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import anything
 
-from hexe.linux.packets import LONGEST
+from hexe.linux.constants import LONGEST_PACKET
 from hexe.sandbox.messages import pack, unpack
 
 letters = st.sampled_from("GENTDFSXPCK")
@@ -22,7 +22,7 @@ def test_numbers_come_back(letter: str, numbers: list[float]) -> None:
 @given(letters, st.text(max_size=3000))
 def test_any_text_fits_into_one_packet(letter: str, text: str) -> None:
     packet = pack(letter, text)
-    assert len(packet) <= LONGEST
+    assert len(packet) <= LONGEST_PACKET
     assert unpack(packet)[0] == letter
 
 

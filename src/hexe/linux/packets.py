@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 
+from hexe.linux.constants import LONGEST_PACKET
 from hexe.linux.syscalls import address_of, syscall
 
-LONGEST = 4096
 _AF_UNIX, _SOCK_SEQPACKET, _SOCK_CLOEXEC = 1, 5, 0o2000000
 _SOL_SOCKET, _SCM_RIGHTS, _MSG_CMSG_CLOEXEC = 1, 1, 0x40000000
 _CMSG_LEN, _CMSG_SPACE = 20, 24  # of one descriptor: a header of 16 bytes, 4 of data, padded to 8
@@ -32,7 +32,7 @@ def receive(fd: int) -> bytes:
     """One packet; empty when the other side is closed."""
     while True:
         try:
-            return os.read(fd, LONGEST)
+            return os.read(fd, LONGEST_PACKET)
         except ConnectionResetError:
             # Said once when the other side closed with packets of ours unread; what it sent before comes after this.
             continue
@@ -53,7 +53,7 @@ def send_descriptor(fd: int, packet: bytes, descriptor: int) -> None:
 
 def receive_descriptor(fd: int) -> tuple[bytes, int]:
     """One packet and the close-on-exec descriptor that came with it, -1 when none did."""
-    data, control = bytearray(LONGEST), bytearray(_CMSG_SPACE)
+    data, control = bytearray(LONGEST_PACKET), bytearray(_CMSG_SPACE)
     vector, header = _message(data, control)
     while True:
         try:

@@ -77,9 +77,9 @@ class Child:
         signals.block((c.SIGCHLD,))
         waiting = signals.open_signalfd((c.SIGCHLD,))
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        close_all_but((0, 1, 2, self.control, waiting, null, self.terminal))
         if not self._run("seal"):
             return 125
+        close_all_but((0, 1, 2, self.control, waiting, null, self.terminal))
         # The gate. Until the caller has read and compared what /proc says of this process, nothing of the command
         # exists; what it says then holds for the command too, which inherits all of it.
         prctl(c.PR_SET_DUMPABLE, 1)

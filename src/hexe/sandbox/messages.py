@@ -11,12 +11,12 @@ continue in the foreground; ``K`` kill everything.
 
 from __future__ import annotations
 
-from hexe.linux.packets import LONGEST
+from hexe.linux.constants import LONGEST_PACKET
 
 
 def pack(letter: str, *values: object) -> bytes:
     """A packet: the letter and the values as text, separated by spaces."""
-    return " ".join([letter, *(str(value) for value in values)]).encode("utf-8", "backslashreplace")[:LONGEST]
+    return " ".join([letter, *(str(value) for value in values)]).encode("utf-8", "backslashreplace")[:LONGEST_PACKET]
 
 
 def unpack(packet: bytes) -> tuple[str, list[str]]:

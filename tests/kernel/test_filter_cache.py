@@ -56,6 +56,18 @@ def test_built_once_then_read(cache: Path, built: list[str]) -> None:
     assert cache.stat().st_mode & 0o7777 == 0o600
 
 
+def test_only_the_newest_few_are_kept(cache: Path) -> None:
+    cache.parent.mkdir(mode=0o700)
+    for number in range(40):
+        old = cache.parent / f"sandbox-{number}"
+        old.write_bytes(b"old")
+        os.utime(old, (number, number))
+    (cache.parent / "directory").mkdir()
+    filters.load_filter("sandbox")
+    names = {path.name for path in cache.parent.iterdir()} - {"directory"}
+    assert names == {cache.name, *(f"sandbox-{number}" for number in range(40 - filters.KEPT + 1, 40))}
+
+
 def test_a_poisoned_file_in_the_right_place_would_be_believed(cache: Path) -> None:
     # The control of the tests below: they fail for their own reason, not because the poison is malformed.
     filters.load_filter("sandbox")

@@ -16,6 +16,8 @@ import stat
 import hexe
 
 FORMAT = 1
+KEPT = 16
+"""How many filters the cache keeps, of all versions and installations together."""
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _SOURCES = (
     os.path.join(_HERE, "../policy/syscall_rules.py"),
@@ -168,6 +170,7 @@ def _store(directory: str, name: str, header: bytes, program: bytes) -> None:
         if _is_ours(os.fstat(at), stat.S_IFDIR):
             _write(at, new, header + _check(program) + program)
             os.rename(new, name, src_dir_fd=at, dst_dir_fd=at)
+            _prune(at)
     except OSError:
         try:  # contextlib would be an import
             os.unlink(new, dir_fd=at)
@@ -175,6 +178,17 @@ def _store(directory: str, name: str, header: bytes, program: bytes) -> None:
             pass
     finally:
         os.close(at)
+
+
+def _prune(at: int) -> None:
+    # Filters of versions and installations that are gone: the newest few stay.
+    ages = []
+    for name in os.listdir(at):
+        found = os.stat(name, dir_fd=at, follow_symlinks=False)
+        if stat.S_ISREG(found.st_mode):
+            ages.append((found.st_mtime_ns, name))
+    for _, name in sorted(ages)[:-KEPT]:
+        os.unlink(name, dir_fd=at)
 
 
 def _write(at: int, name: str, content: bytes) -> None:

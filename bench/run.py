@@ -96,8 +96,14 @@ def summary(times: dict[str, list[float]]) -> dict[str, dict[str, float]]:
 
 
 def import_times(hexe: str) -> str:
-    """What ``python -X importtime`` says of the run path, the dearest first."""
-    command = [interpreter_of(hexe), "-X", "importtime", hexe, "run", "--isolation", "full", "--", "/bin/true"]
+    """What ``python -X importtime`` says of the run path, the dearest first: in a run, and module by module."""
+    run = [hexe, "run", "--isolation", "full", "--", "/bin/true"]
+    with_image = _import_times(hexe, "imports of a run, from the image", run)
+    return with_image + "\n" + _import_times(hexe, "imports without the image", ["-c", "import hexe.cli.run"])
+
+
+def _import_times(hexe: str, title: str, arguments: list[str]) -> str:
+    command = [interpreter_of(hexe), "-X", "importtime", *arguments]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
     rows = []
     for line in done.stderr.splitlines():
@@ -106,7 +112,7 @@ def import_times(hexe: str) -> str:
             rows.append((int(parts[0]), parts[2].strip()))
     ours = [row for row in rows if row[1].split(".")[0] == "hexe"]
     lines = [
-        f"imports: {len(rows)} modules {sum(us for us, _ in rows)} us; "
+        f"{title}: {len(rows)} modules {sum(us for us, _ in rows)} us; "
         f"{len(ours)} of ours {sum(us for us, _ in ours)} us"
     ]
     lines += [f"{us:6} us  {name}" for us, name in sorted(rows, reverse=True)[:25]]

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 def image_path() -> str:
     """Where this interpreter's image of this installation lies."""
-    return f"{os.path.dirname(hexe.__file__)}/__pycache__/run.{sys.implementation.cache_tag}.image"
+    level = f".opt-{sys.flags.optimize}" if sys.flags.optimize else ""  # as a .pyc is named: other code without asserts
+    return f"{os.path.dirname(hexe.__file__)}/__pycache__/run.{sys.implementation.cache_tag}{level}.image"
 
 
 def load(path: str) -> bool:

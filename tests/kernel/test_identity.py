@@ -104,6 +104,18 @@ def test_the_name_of_a_known_number(caller: Caller) -> None:
     assert caller.inside("echo $USER", "--uid", "987654") == "987654\n"
 
 
+def test_the_stand_in_comes_from_subuid(root_caller: Caller) -> None:
+    if not Path("/etc/subuid").exists():
+        pytest.skip("there is no /etc/subuid to mount another one on")
+    fake = root_caller.write("subuid", "someone:200000:65536\nroot:100000:65536\n")
+    data = root_caller.mkdir(root_caller.scratch / "data", 0o700)
+    run = f"{root_caller.script} run --bind {data}:/data -- sh -c 'cat /proc/self/uid_map; echo 1 >/data/new'"
+    process = root_caller.start(["unshare", "-m", "sh", "-c", f"mount --bind {fake} /etc/subuid && exec {run}"])
+    out, err = process.communicate(timeout=30)
+    assert out.split() == [b"0", b"100000", b"1"], err
+    assert (data / "new").stat().st_uid == 0, "an idmapped bind keeps the owner on disk, whatever the stand-in"
+
+
 @pytest.mark.parametrize("profile", PROFILES)
 def test_roots_groups_are_dropped(root_caller: Caller, profile: str) -> None:
     # A wrapper, since the suite's own root may have no supplementary group: 4 and 6 are adm and disk.

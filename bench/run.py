@@ -4,7 +4,7 @@ Everything is measured interleaved in one run, so that the ratios hold where the
 absolute times vary. The bar: ``hexe run --isolation full -- /bin/true`` takes at most
 2.0 times ``python -c pass`` of the same interpreter.
 
-Options: ``--rounds N`` (default 200), ``--hexe PATH``, ``--json FILE``, ``--importtime``.
+Options: ``--rounds N`` (default 200), ``--hexe PATH``, ``--json FILE``.
 """
 
 from __future__ import annotations

@@ -70,3 +70,7 @@ class CommandError(HexeError):
     def __init__(self, message: str, *, exit_code: int, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.exit_code = exit_code
+
+
+class OutputError(HexeError):
+    """What the command wrote could not be passed on (a full disk, say). It had started, and was killed."""

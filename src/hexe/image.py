@@ -104,15 +104,17 @@ class Recorder:
             new = f"{path}.{os.getpid()}"
             fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
             try:
-                complete = os.write(fd, data) == len(data)
+                if os.write(fd, data) == len(data):
+                    os.replace(new, path)
+                    return
             finally:
                 os.close(fd)
-            if complete:
-                os.replace(new, path)
-            else:
-                os.unlink(new)
-        except OSError:
-            return  # as with a .pyc: a full disk or a read-only directory only costs time
+                try:
+                    os.unlink(new)  # what a full disk took only a part of
+                except FileNotFoundError:
+                    pass
+        except Exception:  # noqa: BLE001 - the command has ended already, and its status is what counts
+            return  # as with a .pyc: a full disk, a read-only directory, a source that is being edited only cost time
 
 
 def entry_of(module: ModuleType) -> Entry:

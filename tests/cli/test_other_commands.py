@@ -29,6 +29,7 @@ def test_did_you_mean_a_command(caller: Caller) -> None:
     done = caller.hexe("profile")
     assert (done.returncode, done.stdout) == (125, "")
     assert "did you mean" in done.stderr and "profiles" in done.stderr
+    assert "did you mean '--version'" in caller.hexe("--verison").stderr
 
 
 def test_the_table_of_profiles(caller: Caller) -> None:
@@ -61,6 +62,7 @@ def test_help_of_each_command(caller: Caller) -> None:
         done = caller.hexe(command, "--help")
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.startswith(f"usage: hexe {command} ")
+        assert caller.hexe(command, "-h").stdout == done.stdout
 
 
 @pytest.mark.parametrize("profile", PROFILES)

@@ -69,6 +69,36 @@ def test_input_could_be_opened_for_writing(range_of: Callable[[str], Range], who
     assert path.read_text().startswith("changed")
 
 
+@pytest.mark.parametrize("cover", ["--ro-bind", "--tmpfs"])
+@pytest.mark.parametrize("who", WHO)
+@pytest.mark.parametrize("profile", PROFILES)
+def test_covered_input_cannot_be_opened_for_writing(
+    range_of: Callable[[str], Range], who: str, profile: str, cover: str
+) -> None:
+    """Nor one that lies in a writable bind, below a mount that forbids it: Landlock's rule for the bind has its inode.
+
+    Landlock looks for rules from the descriptor's file upwards on the host's mounts, where nothing is in between.
+    """
+    caller = range_of(who).caller
+    path = caller.write("part/input", "as it was\n", 0o666)
+    options = ("--isolation", profile, "--bind", str(caller.scratch), cover, f"{caller.scratch}/part")
+    with path.open("rb") as file:
+        done = caller.hexe("run", *options, "--", "/usr/bin/python3", "-I", "-c", OVERWRITE, stdin=file)
+    assert done.returncode == 0
+    assert path.read_text() == "as it was\n"
+
+
+@pytest.mark.parametrize("who", WHO)
+def test_input_in_a_writable_bind_stays_a_file(range_of: Callable[[str], Range], who: str) -> None:
+    """Where the file can be written by its name anyway, no pipe stands between: programs may seek in it."""
+    caller = range_of(who).caller
+    path = caller.write("part/input", "as it was\n", 0o666)
+    with path.open("rb") as file:
+        options = ("--isolation", "sandbox", "--bind", str(caller.scratch))
+        done = caller.hexe("run", *options, "--", "stat", "-Lc", "%F", "/dev/stdin", stdin=file)
+    assert (done.returncode, done.stdout) == (0, "regular file\n"), done.stderr
+
+
 @pytest.mark.parametrize("who", WHO)
 @pytest.mark.parametrize("profile", PROFILES)
 def test_log_cannot_be_truncated(range_of: Callable[[str], Range], who: str, profile: str) -> None:

@@ -96,11 +96,11 @@ class Installation:
         out, err = process.communicate(timeout=30)
         return process.returncode, out.decode(), err.decode()
 
-    def verdicts(self, setting: str) -> dict[str, str]:
+    def verdicts(self, setting: str, options: list[str] | None = None) -> dict[str, str]:
         """What the attempts on this installation come to, made from inside one of its own sandboxes."""
         relative = str(self.package.relative_to(self.top))
         command = [PYTHON, "-I", "-S", "-c", ATTEMPT, str(self.top), relative]
-        status, out, err = self.run(setting, [], command)
+        status, out, err = self.run(setting, options or [], command)
         assert status == 0, err
         return dict(line.split(": ") for line in out.splitlines())
 
@@ -117,6 +117,22 @@ def installation(range_of: Callable[[str], Range]) -> Iterator[Installation]:
 def test_hexe_in_the_home_cannot_be_changed(installation: Installation, profile: str) -> None:
     """Neither the package, nor the interpreter, nor the directories above them, by writing or by renaming."""
     assert installation.verdicts(profile) == REFUSED
+
+
+RENAMES = ("rename the environment", "rename the directory above it")
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_hexe_behind_another_mount_cannot_be_renamed_away(installation: Installation, profile: str) -> None:
+    """A tmpfs over the installation hides it; the directories above are the host's, and must stay where they are."""
+    verdicts = installation.verdicts(profile, ["--tmpfs", str(installation.top)])
+    assert {name: verdicts[name] for name in RENAMES} == dict.fromkeys(RENAMES, "EBUSY")
+
+
+def test_hexe_behind_another_mount_could_be_renamed_away(installation: Installation) -> None:
+    """Control: without what pins it the directory above goes, and another Hexe can be put in its place."""
+    verdicts = installation.verdicts("default without protecting", ["--tmpfs", str(installation.top)])
+    assert verdicts["rename the directory above it"] == "done"
 
 
 @pytest.mark.parametrize("setting", ["default without protecting", "full without protecting"])

@@ -281,6 +281,15 @@ def test_files_of_a_third_owner_are_out_of_reach(root_caller: Caller, profile: s
     assert answer == "65534\nrefused\nrefused\n"
 
 
+def test_a_file_and_a_directory_cannot_lie_upon_each_other(caller: Caller, profile: str) -> None:
+    over_directory = ("/etc/passwd:/usr/share", "is a directory inside")
+    over_file = ("/etc:/etc/passwd", "passes through")
+    for bind, text in (over_directory, over_file):
+        done = caller.sh("echo started", "--isolation", profile, "--ro-bind", bind)
+        assert (done.returncode, done.stdout) == (125, "")
+        assert bind.partition(":")[2] in done.stderr and text in done.stderr
+
+
 @pytest.mark.parametrize("identity", ["keep", "root", "1234"])
 def test_owners_hold_with_every_identity(caller: Caller, profile: str, identity: str) -> None:
     options = ["--isolation", profile, "--uid", identity, "--bind", f"{caller.scratch}:/data"]

@@ -46,7 +46,9 @@ def poisoned() -> bytes:
 
 
 def test_built_once_then_read(cache: Path, built: list[str]) -> None:
+    assert not filters.is_cached("sandbox")
     first = filters.load_filter("sandbox")
+    assert filters.is_cached("sandbox") and not filters.is_cached("full")
     assert filters.load_filter("sandbox") == first
     assert filters.load_filter("full") != first
     assert built == ["sandbox", "full"]

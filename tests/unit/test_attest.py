@@ -37,10 +37,8 @@ def agreeing(plan: Plan) -> Evidence:
     if policy.mount_namespace:
         mounts = [("/", True), ("/proc", False), ("/dev", True), ("/dev/null", False), ("/dev/pts", False)]
         for each in plan.outer:
-            if isinstance(each, BindMount):
+            if isinstance(each, (BindMount, MountTmpfs)):
                 mounts.append((each.target, not each.writable))
-            elif isinstance(each, MountTmpfs):
-                mounts.append((each.target, False))
             elif isinstance(each, ProtectPath):
                 mounts.append((each.path, True))
             elif isinstance(each, MaskPath):

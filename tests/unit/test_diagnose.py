@@ -9,6 +9,7 @@ from factories import plan_of, root_facts, user_facts
 
 from hexe.errors import LaunchError
 from hexe.policy.host import HostFacts
+from hexe.sandbox.attest import NAMESPACE_KINDS
 from hexe.sandbox.command_errors import explain_exec
 from hexe.sandbox.diagnose import (
     DOCTOR,
@@ -22,7 +23,6 @@ from hexe.sandbox.diagnose import (
 from hexe.sandbox.mount_operations import CloneTree
 from hexe.sandbox.program import STAGES, lower
 from hexe.sandbox.surroundings import (
-    LIMITED_KINDS,
     Surroundings,
     covers_id,
     is_cover,
@@ -31,7 +31,7 @@ from hexe.sandbox.surroundings import (
     status_value,
 )
 
-HOST = Surroundings(limits=dict.fromkeys(LIMITED_KINDS, 15000))
+HOST = Surroundings(limits=dict.fromkeys(NAMESPACE_KINDS, 15000))
 DOCKER = HOST.replace(seccomp_mode=2, container="docker: /.dockerenv exists")
 ALL = ("user", "pid", "mnt", "uts", "ipc", "net")
 
@@ -143,8 +143,9 @@ def test_a_new_proc_is_refused(around: Surroundings, texts: tuple[str, ...]) -> 
         ("BindMount", "open_tree", errno.EINVAL, (), "unbindable"),
         ("BindMount", "mkdirat", errno.EROFS, (), "read-only inside"),
         ("BindMount", "openat2", errno.ELOOP, (), "symbolic link"),
-        ("BindMount", "openat2", errno.ENOENT, (), "may have planted it"),
+        ("BindMount", "openat2", errno.ENOTDIR, (), "passes through a file"),
         ("BindMount", "mkdirat", errno.EACCES, (), "make it first"),
+        ("BindMount", "move_mount", errno.EINVAL, (), DOCTOR),
         ("BindMount", "mkdirat", errno.EMFILE, (), "ulimit -n"),
         ("BindMount", "mkdirat", errno.ENFILE, (), "fs.file-max"),
         ("MountTmpfs", "mkdirat", errno.ENOSPC, ("--tmpfs", "/a/b"), "is full"),
@@ -305,4 +306,4 @@ def test_looking_around_here_gives_all_of_it() -> None:
     around = look_around()
     assert around.seccomp_mode in (0, 1, 2)
     assert not around.chrooted or around.container, "tests run in a chroot?"
-    assert set(around.limits) <= set(LIMITED_KINDS)
+    assert set(around.limits) <= set(NAMESPACE_KINDS)

@@ -16,11 +16,12 @@ from hexe.errors import HexeError, UsageError
 from hexe.policy.host import HostFacts
 from hexe.policy.profiles import PROFILES
 from hexe.sandbox import doctor
+from hexe.sandbox.attest import NAMESPACE_KINDS
 from hexe.sandbox.doctor import Diagnosis, Launch, as_data, messages, read_launch
 from hexe.sandbox.host_checks import INFO, LIMITED, MISSING, OK, Check, Extras, run_checks
-from hexe.sandbox.surroundings import LIMITED_KINDS, Surroundings
+from hexe.sandbox.surroundings import Surroundings
 
-AROUND = Surroundings(limits=dict.fromkeys(LIMITED_KINDS, 15000))
+AROUND = Surroundings(limits=dict.fromkeys(NAMESPACE_KINDS, 15000))
 EXTRAS = Extras(
     library="2.5.4", cached=True, cache="/run/user/1000/hexe", cgroups="v2 at /sys/fs/cgroup (cpu memory pids)",
     stand_in_source="(from /etc/subuid)", script="/usr/bin/hexe", interpreter="/usr/bin/python3",

@@ -32,9 +32,8 @@ binds = st.builds(
     paths,
     st.sampled_from([BIND_ATTRS, READ_ONLY]),
 )
-mounts_in_any_order = st.lists(
-    binds | binds | paths.map(lambda path: MountTmpfs(path, "755", "a test")), min_size=1, max_size=6
-)
+fresh = st.builds(lambda path, writable: MountTmpfs(path, "755", "a test", writable), paths, st.booleans())
+mounts_in_any_order = st.lists(binds | binds | fresh, min_size=1, max_size=6)
 
 
 def top(mounts: list[Placed], path: str) -> Placed | None:
@@ -113,6 +112,14 @@ def test_what_covers_a_part_of_the_home_still_does_beside_hexes_own_files() -> N
     assert shows(top(placed, "/home/ada/code/hexe/usr/bin"), "/home/ada/code/hexe/usr/bin") == "/usr/bin"
     venv = top(placed, "/home/ada/code/hexe/.venv/bin")
     assert isinstance(venv, BindMount) and not venv.writable
+
+
+@pytest.mark.parametrize("cover", ["/home/ada/a/b/hexe", "/home/ada/a/b"])
+def test_what_lies_above_hexes_own_files_is_pinned_also_behind_another_mount(cover: str) -> None:
+    placed = mounts_of(plan_of(user_facts(protected=("/home/ada/a/b/hexe",)), "--tmpfs", cover))
+    pinned = [mount.target for mount in placed if "renamed away" in mount.because]
+    assert pinned == [path for path in ("/home/ada/a", "/home/ada/a/b") if path != cover]
+    assert isinstance(top(placed, "/home/ada/a/b/hexe"), MountTmpfs)
 
 
 def test_a_bind_of_hexes_own_files_is_read_only_and_cloned_once() -> None:
@@ -201,8 +208,7 @@ def test_homes(facts: HostFacts, home: str, kind: str) -> None:
     [mount] = [each for each in mounts_of(plan) if each.target.startswith("/home/")]
     assert mount.target == f"/home/{facts.user}"
     assert type(mount).__name__ == kind
-    if isinstance(mount, BindMount):
-        assert mount.writable == (home == "rw")
+    assert mount.writable == (home != "ro")
     assert dict(plan.execute.environment)["HOME"] == mount.target
 
 

@@ -119,3 +119,14 @@ def test_no_image_in_another_users_package(package: Path) -> None:
     os.chown(package, 12345, 12345)
     assert python(package, RUN).returncode == 0
     assert images(package) == []
+
+
+def test_a_full_disk_leaves_no_part_of_an_image(package: Path) -> None:
+    """RLIMIT_FSIZE refuses a write, or all after its first part, as a full disk does (Python ignores SIGXFSZ).
+
+    In the second run Python's own .pyc files are cut off too: that must not change the exit status.
+    """
+    for limit in (0, 4096):
+        limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); "
+        assert python(package, limited + RUN).returncode == 0
+        assert list((package / "__pycache__").glob("*.image*")) == []

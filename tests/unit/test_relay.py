@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hexe.sandbox.relay import CHUNK, SAFE_WRITE, Pump
+from hexe.errors import OutputError
+from hexe.sandbox.relay import CHUNK, SAFE_WRITE, Pump, unblocking
 
 
 class Pipes:
@@ -154,3 +155,53 @@ def test_nothing_to_read_yet_is_no_end() -> None:
     pipes.pump.step()
     assert not pipes.pump.finished
     pipes.close()
+
+
+def test_a_full_pipe_does_not_block_a_step() -> None:
+    """Another process fills the pipe after poll called it writable: the step must come back, and lose nothing."""
+    reader, writer = os.pipe()
+    source, feed = os.pipe()
+    saved = os.dup(1)
+    os.dup2(writer, 1)
+    try:
+        pump = Pump(source, 1, close_target=False)
+        os.write(feed, b"x" * 10)
+        pump.step()
+        filler = os.open(f"/proc/self/fd/{writer}", os.O_WRONLY | os.O_NONBLOCK)
+        os.write(filler, b"y" * (1 << 20))
+        pump.step()
+        assert pump.buffer == b"x" * 10
+        assert os.get_blocking(1), "what is shared with the caller was changed"
+        os.close(filler)
+        os.close(pump._writer)
+    finally:
+        os.dup2(saved, 1)
+        for fd in (saved, reader, writer, source, feed):
+            os.close(fd)
+
+
+def test_what_cannot_be_written_is_an_error_that_says_so() -> None:
+    source, feed = os.pipe()
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        pump = Pump(source, full, close_target=False)
+        os.write(feed, b"x")
+        pump.step()
+        with pytest.raises(OutputError, match=f"write to descriptor {full}: ENOSPC"):
+            pump.step()
+    finally:
+        for fd in (source, feed, full):
+            os.close(fd)
+
+
+def test_a_terminal_is_opened_again_and_its_master_is_not() -> None:
+    master, slave = os.openpty()
+    again = unblocking(slave, os.O_WRONLY)
+    try:
+        assert again != slave
+        assert os.ttyname(again) == os.ttyname(slave)
+        assert not os.get_blocking(again) and os.get_blocking(slave)
+        assert unblocking(master, os.O_WRONLY) == master
+    finally:
+        for fd in (master, slave, again):
+            os.close(fd)

@@ -238,6 +238,24 @@ def test_the_second_door_of_i386_is_closed(variant: str) -> None:
         assert answer(variant, "x86", numbers("x86")["ipc"], call) == 0
 
 
+@pytest.mark.parametrize("arch", ARCHES)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_no_call_makes_a_set_user_id_file(variant: str, arch: str) -> None:
+    create, tmpfile, text, mode = 0o100, 0o20000000, 0x7000_0000, 0o4755
+    calls = {
+        "chmod": (text, mode), "fchmod": (3, mode), "fchmodat": (3, text, mode), "fchmodat2": (3, text, mode, 0),
+        "creat": (text, mode), "mknod": (text, 0o100000 | mode), "mknodat": (3, text, 0o100000 | mode),
+        "open": (text, create | 1, mode), "openat": (3, text, tmpfile | 1, mode),
+    }  # fmt: skip
+    for name, args in calls.items():
+        if name in numbers(arch):
+            number = numbers(arch)[name]
+            assert answer(variant, arch, number, *args) == errno.EPERM, name
+            assert answer(variant, arch, number, *(arg - 0o4000 if arg & 0o4000 else arg for arg in args)) == 0, name
+    assert answer(variant, arch, numbers(arch)["openat"], 3, text, 0, 0xFFFF_FFFF) == 0, "without O_CREAT: no mode"
+    assert answer(variant, arch, numbers(arch)["openat2"], 3, text, text, 24) == errno.ENOSYS
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_x32_is_refused(variant: str) -> None:
     for number in range(700):

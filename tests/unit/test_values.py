@@ -178,6 +178,13 @@ def test_nothing_replaces_what_the_sandbox_keeps_fresh(path: str, kept: str) -> 
     assert values.parse_target("--tmpfs", f"{kept}x{path}", HOME) == f"{kept}x{path}"
 
 
+def test_a_target_is_no_longer_than_a_path() -> None:
+    longest = "/é" * (4095 // 3)
+    assert values.parse_target("--tmpfs", longest, HOME) == longest
+    with pytest.raises(UsageError, match="longer than any path"):
+        values.parse_target("--tmpfs", longest + "/x", HOME)
+
+
 def test_a_guess_is_near_or_missing() -> None:
     assert did_you_mean("ful", ("full", "none")) == "; did you mean 'full'?"
     assert did_you_mean("FULL", ("full", "none")) == "; did you mean 'full'?"

@@ -26,9 +26,7 @@ SPECIAL = frozenset('*?[]{}^"\\@')  # what AppArmor's patterns and variables mea
 
 def main(arguments: list[str]) -> int:
     """Print the diagnosis."""
-    if arguments == ["-h"]:
-        arguments = ["--help"]
-    parsed = parse(arguments, OPTIONS, "doctor")
+    parsed = parse(["--help" if word == "-h" else word for word in arguments], OPTIONS, "doctor")
     if parsed.has("--help"):
         sys.stdout.write(help_text("doctor", "[--json] [--apparmor]", ABOUT, OPTIONS))
         return 0

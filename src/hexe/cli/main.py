@@ -10,6 +10,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from hexe.image import Recorder
 
+# So long a message waits for a reader of standard error: a timeout must end even where nobody reads of it.
+MESSAGE_SECONDS = 1.0
+
 COMMANDS = {
     "run": "run one command in a sandbox",
     "profiles": "the profiles, and what each one switches on",
@@ -84,7 +87,7 @@ def command(name: str, rest: list[str]) -> int:
     from hexe.policy.suggest import did_you_mean
 
     raise UsageError(
-        f"unknown command {name!r}" + did_you_mean(name, tuple(COMMANDS)),
+        f"unknown command {name!r}" + did_you_mean(name, (*COMMANDS, "--help", "--version")),
         hint="hexe --help lists the commands; to run a program: hexe run -- PROGRAM",
     )
 
@@ -99,7 +102,9 @@ def explain_failure(error: Exception) -> int:
     if isinstance(error, BrokenPipeError):
         raise error
     if os.environ.get("HEXE_TRACEBACK"):
-        raise error
+        import traceback
+
+        traceback.print_exception(error)
     if isinstance(error, OSError):
         from errno import errorcode
 
@@ -107,7 +112,7 @@ def explain_failure(error: Exception) -> int:
         name = errorcode.get(error.errno or 0, error.errno)
         complain(
             f"{error.strerror}{about} ({name})\n"
-            "  fix: hexe doctor says what this host can enforce; nothing of the command is left running"
+            "  fix: hexe doctor says what this host can enforce; HEXE_TRACEBACK=1 shows where it happened"
         )
         return 125
     complain(
@@ -134,8 +139,10 @@ def complain(text: str) -> None:
     """Write a message of Hexe's own to standard error, every line that starts a message marked."""
     lines = [line if line.startswith("  ") else f"hexe: {line}" for line in text.split("\n")]
     data = "\n".join(lines).encode("utf-8", "backslashreplace") + b"\n"
+    from hexe.sandbox.relay import write_within
+
     try:
-        os.write(2, data)
+        write_within(2, data, MESSAGE_SECONDS)
     except OSError:
         pass  # nobody reads it
 

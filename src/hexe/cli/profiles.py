@@ -18,7 +18,7 @@ ABOUT = "The profiles, and what each one switches on."
 
 def main(arguments: list[str]) -> int:
     """Print the table."""
-    parsed = parse(arguments, OPTIONS, "profiles")
+    parsed = parse(["--help" if word == "-h" else word for word in arguments], OPTIONS, "profiles")
     if parsed.has("--help"):
         sys.stdout.write(help_text("profiles", "[--json]", ABOUT, OPTIONS))
         return 0

@@ -7,7 +7,7 @@ import os
 from hexe.linux.files import status_field
 from hexe.linux.syscalls import address_of, syscall
 
-SIG_BLOCK, SIG_SETMASK = 0, 2
+SIG_BLOCK, SIG_UNBLOCK, SIG_SETMASK = 0, 1, 2
 _SFD_NONBLOCK, _SFD_CLOEXEC = 0o4000, 0o2000000
 _SIGINFO_SIZE = 128
 
@@ -24,6 +24,12 @@ def block(numbers: tuple[int, ...]) -> bytes:
     new, old = _mask(numbers), bytearray(8)
     syscall("rt_sigprocmask", SIG_BLOCK, address_of(new), address_of(old), 8)
     return bytes(old)
+
+
+def unblock(numbers: tuple[int, ...]) -> None:
+    """Let the blocked signals through again: one that waits is delivered at once."""
+    mask = _mask(numbers)
+    syscall("rt_sigprocmask", SIG_UNBLOCK, address_of(mask), 0, 8)
 
 
 def set_mask(mask: bytes) -> None:

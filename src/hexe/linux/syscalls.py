@@ -22,7 +22,6 @@ else:
     _IntData = _BytesData = _ctypes._SimpleCData
 
 _NEW = {  # since Linux 5.1 a number is the same on every machine
-    "pidfd_send_signal": 424,
     "open_tree": 428,
     "move_mount": 429,
     "fsopen": 430,

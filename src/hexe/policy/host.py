@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from hexe.records import Record
 
+NOBODY = 65534
+"""The id of nobody and nogroup, which is what root's sandboxes run as where root has no range of its own."""
+
 
 class Entry(Record):
     """A path of the host: ``kind`` is dir, file, link or missing. For a link ``link`` is its text."""
@@ -30,6 +33,8 @@ class Stream(Record):
     readable: bool = True
     writable: bool = True
     append: bool = False
+    path: str = ""
+    """Where a file lies, as far as the kernel can say."""
 
 
 class HostFacts(Record):

@@ -89,7 +89,7 @@ ALLOWED = (
         "opening and naming files",
         "the mounts, the file modes and Landlock decide which files; name_to_handle_at only names one, and the call "
         "that would open a handle is refused",
-        """open openat openat2 creat access faccessat faccessat2 chdir fchdir getcwd readlink readlinkat rename renameat
+        """open openat creat access faccessat faccessat2 chdir fchdir getcwd readlink readlinkat rename renameat
         renameat2 link linkat symlink symlinkat unlink unlinkat mkdir mkdirat rmdir truncate truncate64 umask readdir
         getdents getdents64 name_to_handle_at""",
     ),
@@ -248,6 +248,7 @@ REFUSED = (
     Refusal("setdomainname", "the name is the sandbox's label"),
     # Files by other ways than a path.
     Refusal("open_by_handle_at", "opens any file of a mounted file system by its inode number (the Shocker escape)"),
+    Refusal("openat2", "can make a set-user-id file: the mode lies in memory; programs fall back to openat", ENOSYS),
     Refusal("fanotify_init", "watches and can hold up file access of other programs"),
     Refusal("fanotify_mark", "watches and can hold up file access of other programs"),
     Refusal("quotactl", "administers disk quotas, and reads other users'"),
@@ -400,7 +401,25 @@ def _request(number: int, reason: str) -> Special:
     return Special("ioctl", (Compare(1, LOW, number),), reason)
 
 
+# A set-user-id file that code inside makes in a writable bind is the caller's on the host (in root's binds that of the
+# directory's owner, root's even), where nothing says nosuid: whoever reaches it there becomes that user. Set-group-id
+# stays allowed, since directories that groups share need it.
+_S_ISUID = 0o4000
+_O_CREAT, _O_TMPFILE = 0o100, 0o20000000
+_MODE_AT = {"chmod": 1, "fchmod": 1, "fchmodat": 2, "fchmodat2": 2, "creat": 1, "mknod": 1, "mknodat": 2}
+_SET_ID = "would make a set-user-id file on the host"
+_SET_USER_ID = (
+    *(Special(name, (Compare(at, _S_ISUID, _S_ISUID),), _SET_ID) for name, at in _MODE_AT.items()),
+    # Without one of these flags the mode is ignored, and may be anything.
+    *(
+        Special(name, (Compare(at, flag, flag), Compare(at + 1, _S_ISUID, _S_ISUID)), _SET_ID)
+        for name, at in (("open", 1), ("openat", 2))
+        for flag in (_O_CREAT, _O_TMPFILE)
+    ),
+)
+
 REFUSED_WHERE = (
+    *_SET_USER_ID,
     *(Special("clone", (Compare(0, bit, bit),), f"{name}: as unshare") for bit, name in _NAMESPACE_FLAGS),
     _request(0x5412, "TIOCSTI: types into the terminal as if the user had (CVE-2016-2568 and many like it)"),
     _request(0x541C, "TIOCLINUX: pastes into a virtual console, the same attack"),

@@ -7,6 +7,7 @@ from hexe.policy.model import Mount, normalize
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _ID_LIMIT = 2**32 - 1  # the kernel keeps the last one for "no id"
+_PATH_MAX = 4096
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _DIGITS = frozenset("0123456789")
 
@@ -79,6 +80,8 @@ def parse_target(option: str, value: str, home: str) -> str:
     if "\0" in value or not (value == "~" or value.startswith(("/", "~/"))):
         raise _bad(option, value, "an absolute path inside the sandbox", "/data")
     target = absolute(value, "/", home)
+    if len(target.encode("utf-8", "surrogateescape")) >= _PATH_MAX:
+        raise UsageError(f"{option}: the target is longer than any path may be", hint=f"at most {_PATH_MAX - 1} bytes")
     if target == "/":
         raise UsageError(f"{option}: the root of a sandbox is its own", hint="mount below it, for example /data")
     for kept in ("/proc", "/dev"):

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from errno import ESRCH
 
-from hexe.linux import constants as c
 from hexe.linux.files import read_bytes
 from hexe.records import Record
 from hexe.sandbox.mount_operations import BindMount, MaskPath, MountTmpfs, ProtectPath
@@ -147,10 +146,8 @@ def compare(plan: Plan, facts: HostFacts, evidence: Evidence, own: dict[str, str
 def _compare_mounts(plan: Plan, evidence: Evidence) -> list[str]:
     expected: dict[str, bool] = {"/": True, "/dev": True, "/proc": False}
     for operation in plan.outer:
-        if isinstance(operation, BindMount):
-            expected[operation.target] = bool(operation.attrs & c.MOUNT_ATTR_RDONLY)
-        elif isinstance(operation, MountTmpfs):
-            expected[operation.target] = False
+        if isinstance(operation, (BindMount, MountTmpfs)):
+            expected[operation.target] = not operation.writable
         elif isinstance(operation, ProtectPath):
             expected[operation.path] = True
         elif isinstance(operation, MaskPath):

@@ -8,7 +8,7 @@ enforces anything: that is attest's part.
 from __future__ import annotations
 
 from hexe.linux import constants as c
-from hexe.sandbox.filesystem import covers
+from hexe.sandbox.filesystem import ancestors, covers
 from hexe.sandbox.mount_operations import (
     BindMount,
     CloneTree,
@@ -291,7 +291,7 @@ def _landlock(plan: Plan) -> Iterator[str]:
     if not rules:
         return
     handled = next(each.handled for each in plan.seal if isinstance(each, RestrictFiles))
-    writable = {mount.target for mount in placed(plan) if not isinstance(mount, BindMount) or mount.writable}
+    writable = {mount.target for mount in placed(plan) if mount.writable}
     granted = {rule.path for rule in rules if rule.path and rule.rights & WRITES}
     for path in sorted(granted - writable - set(OWN_PLACES)):
         yield f"Landlock grants writing at {path}, where no writable mount lies"
@@ -335,7 +335,6 @@ def _system(plan: Plan, facts: HostFacts) -> Iterator[str]:
 def _own_files(plan: Plan, facts: HostFacts) -> Iterator[str]:
     """Wherever a writable bind would show Hexe's own files, they lie read-only on top, and can't be moved away."""
     made = placed(plan)
-    targets = {mount.target for mount in made}
     for mount in made:
         if not isinstance(mount, BindMount) or not mount.writable:
             continue
@@ -350,10 +349,10 @@ def _own_files(plan: Plan, facts: HostFacts) -> Iterator[str]:
             top = [each for each in made if covers(each.target, inside)][-1]
             if top is mount:
                 yield f"{inside} are Hexe's own files, writable"
-            if top.target != inside:
-                continue  # something else lies there
-            above = inside.rpartition("/")[0]
-            while covers(mount.target, above) and above != mount.target:
-                if above not in targets:
-                    yield f"{above} can be renamed, and Hexe's own {inside} with it"
-                above = above.rpartition("/")[0]
+            for above in ancestors(path, source):
+                place = (mount.target + above[len(source) :]).rstrip("/")
+                there = [each for each in made if each.target == place]
+                if not there:
+                    yield f"{place} can be renamed, and Hexe's own {inside} with it"
+                elif not isinstance(there[-1], BindMount) or there[-1].source != above:
+                    break  # something else lies there, and what is below is not the host's

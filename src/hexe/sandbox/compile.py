@@ -13,7 +13,7 @@ Order is decided here and nowhere else. Why it is what it is:
 from __future__ import annotations
 
 from hexe.errors import Unsatisfiable
-from hexe.policy.host import Entry
+from hexe.policy.host import NOBODY, Entry
 from hexe.sandbox import filesystem as fs
 from hexe.sandbox.environment import command_environment
 from hexe.sandbox.file_rules import OLDEST_USABLE_ABI, restrict_files
@@ -59,8 +59,6 @@ if TYPE_CHECKING:
     from hexe.sandbox.filesystem import Placed
     from hexe.sandbox.operations import InnerOperation, OuterOperation, SealOperation
 
-NOBODY = 65534
-
 
 def compile_plan(policy: Policy, facts: HostFacts, argv: tuple[str, ...], load_filter: Callable[[str], bytes]) -> Plan:
     """The plan for running ``argv`` under ``policy`` on the host of ``facts``.
@@ -90,6 +88,7 @@ def compile_plan(policy: Policy, facts: HostFacts, argv: tuple[str, ...], load_f
         outer.append(HideFromPeers("the init process still holds what the caller's memory held"))
     if policy.mount_namespace:
         placed = build_root(policy, facts, outer)
+        streams = relay_covered_files(streams, facts, placed)
         inner.append(PivotRoot(f"profile {policy.profile}: a root of its own"))
     if policy.hostname:
         inner.append(SetHostname(policy.hostname, f"profile {policy.profile}: a hostname of its own"))
@@ -152,7 +151,7 @@ def identity_maps(policy: Policy, facts: HostFacts) -> tuple[WriteIdMaps, ...]:
         gid = facts.gid
     host_uid = facts.root_stand_in if facts.host_root else facts.uid
     host_gid = facts.root_stand_in if facts.host_root else facts.gid
-    because = f"profile {policy.profile}: the caller's ids as {'nobody' if policy.identity == 'nobody' else 'itself'}"
+    because = f"profile {policy.profile}: the caller's ids {'as nobody' if policy.identity == 'nobody' else 'kept'}"
     if policy.identity not in ("caller", "nobody") or policy.group:
         because = "--uid and --gid"
     return (WriteIdMaps(uid, host_uid, gid, host_gid, not facts.host_root, because),)
@@ -257,6 +256,15 @@ def stream_kinds(policy: Policy, facts: HostFacts) -> tuple[str, str, str]:
             chosen.append("relay")
         else:
             chosen.append("pass")
+    return chosen[0], chosen[1], chosen[2]
+
+
+def relay_covered_files(streams: tuple[str, str, str], facts: HostFacts, placed: list[Placed]) -> tuple[str, str, str]:
+    """The streams, with a pipe for a file that could be opened again for more than the mounts allow inside."""
+    chosen = [
+        "relay" if becomes == "pass" and stream.path and fs.only_written_beside(stream.path, placed, facts) else becomes
+        for stream, becomes in zip(facts.streams, streams)
+    ]
     return chosen[0], chosen[1], chosen[2]
 
 

@@ -272,6 +272,9 @@ def _bind_hint(
     if errno == EPERM:
         return APPARMOR_FIX if facts.apparmor_restricts else _container_hint(around, f"refuses {syscall}")
     target = operation.target if isinstance(operation, m.BindMount) else operation.source
+    on_directory = isinstance(operation, m.BindMount) and not operation.is_directory and syscall == "move_mount"
+    if on_directory and errno == EINVAL:
+        return f"{target} is a directory inside, and {operation.source}, a file, can't be mounted on that: name a file"
     return _target_hint(target, errno)
 
 
@@ -286,10 +289,7 @@ def _target_hint(target: str, errno: int) -> str:
     if errno == ENOSPC:
         return f"the filesystem that holds {target} is full: free some space or inodes (df, df -i), or mount elsewhere"
     if errno in (ENOENT, ENOTDIR, EBUSY):
-        return (
-            f"{target} passes through a file, or a symbolic link that leads nowhere inside the sandbox "
-            "(code in an earlier sandbox may have planted it): remove it, or choose another target"
-        )
+        return f"{target} passes through a file, or is one where a directory is bound: choose another target"
     if errno == EACCES:
         return f"the caller may not create {target}: make it first, or choose another target"
     return DOCTOR

@@ -17,9 +17,10 @@ from hexe.errors import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, HexeError
 from hexe.linux import constants as c
 from hexe.linux.files import read_bytes
 from hexe.linux.syscalls import address_of, syscall
+from hexe.policy.host import NOBODY
 from hexe.policy.profiles import PROFILES
 from hexe.records import Record
-from hexe.sandbox.filters import cache_directory, load_filter
+from hexe.sandbox.filters import cache_directory, is_cached, load_filter
 from hexe.sandbox.host_checks import MISSING, Check, Extras, run_checks
 from hexe.sandbox.probe import find_caller, probe
 from hexe.sandbox.surroundings import Surroundings, look_around
@@ -149,14 +150,14 @@ def gather(facts: HostFacts) -> Extras:
         library=library,
         library_error=error,
         library_fix=fix,
-        cached=bool(cache) and all(os.path.exists(f"{cache}/{variant}") for variant in ("sandbox", "full")),
+        cached=all(is_cached(variant) for variant in ("sandbox", "full")),
         cache=cache,
         cache_error=cache_error,
         idmaps=try_idmaps(facts) if facts.host_root and facts.capable else (),
         pty_error=try_pty(),
         cgroups=describe_cgroups(),
         stand_in_source="(nobody: /etc/subuid has no range for root)"
-        if facts.root_stand_in == 65534
+        if facts.root_stand_in == NOBODY
         else "(from /etc/subuid)",
         script=hexe_script() or "started without its script",
         interpreter=sys.executable,

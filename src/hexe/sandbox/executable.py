@@ -29,15 +29,25 @@ NESTED_SCRIPTS = 5
 _LINE = 256  # BINPRM_BUF_SIZE: what the kernel reads of a file to see what it is
 
 
-def start_first(name: str, environment: dict[str, str], start: Callable[[str], int], *, confined: bool) -> int:
+def safe_files(name: str, environment: dict[str, str]) -> frozenset[str]:
+    """The paths to try for a command that don't lead through /proc.
+
+    To be asked before the seal: the filter refuses openat2, whose arguments no filter can see.
+    """
+    return frozenset(path for path in candidates(name, environment) if not leads_through_proc(path))
+
+
+def start_first(
+    name: str, environment: dict[str, str], start: Callable[[str], int], safe: frozenset[str] | None
+) -> int:
     """``start`` the first file that a command's name finds, and return what it returns.
 
-    ``confined`` refuses what leads through /proc with ELOOP. Raises the OSError that a
+    What isn't among ``safe``, if that is given, is refused with ELOOP. Raises the OSError that a
     shell would report: a file that may not be executed tells more than one that isn't there.
     """
     worst = ENOENT
     for path in candidates(name, environment):
-        if confined and leads_through_proc(path):
+        if safe is not None and path not in safe:
             raise OSError(ELOOP, "it leads through /proc", path)
         try:
             return start(path)

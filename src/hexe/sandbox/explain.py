@@ -73,6 +73,8 @@ def plan_as_data(plan: Plan, facts: HostFacts, syscalls: bool) -> dict[str, Any]
     return {
         "profile": plan.policy.profile,
         "namespaces": list(plan.namespaces.kinds),
+        "namespaces_because": plan.namespaces.because,
+        "clone_flags": plan.namespaces.flags(),
         "stages": stages,
         "streams": dict(zip(("stdin", "stdout", "stderr"), plan.streams)),
         "environment": sorted(name for name, _ in plan.execute.environment),

@@ -46,7 +46,7 @@ def restrict_files(policy: Policy, facts: HostFacts, mounts: list[Placed], strea
         if isinstance(mount, BindMount):
             if mount.writable:
                 rules.append(LandlockRule(mount.target, everything if mount.is_directory else everything & FILE_ONLY))
-        else:
+        elif mount.writable:
             rules.append(LandlockRule(mount.target, everything))
     for number, (stream, becomes) in enumerate(zip(facts.streams, streams)):
         if becomes == "pass" and stream.kind in ("file", "fifo", "null"):

@@ -75,7 +75,8 @@ def home_mount(policy: Policy, facts: HostFacts) -> Placed:
     if policy.home == "private":
         return MountTmpfs(home, "700", "--home private: an empty home")
     if not facts.home:
-        return MountTmpfs(home, "700", "the caller's home isn't under /home: an empty one instead")
+        because = "the caller's home isn't under /home: an empty one instead"
+        return MountTmpfs(home, "700", because, writable=policy.home != "ro")
     attrs = READ_ONLY if policy.home == "ro" else BIND_ATTRS
     because = f"profile {policy.profile}: the caller's home ({policy.home})"
     return BindMount(home, home, True, attrs, because, slot_for(home, facts))
@@ -184,9 +185,8 @@ def _guards(mount: BindMount, later: list[Placed], facts: HostFacts) -> list[Bin
         if not covers(source, path):
             continue
         target = _shown_at(path, source, mount.target)
-        if any(covers(other.target, target) for other in later):
-            continue
-        # A mount point can't be renamed, but a directory above it can: so those become mount points too.
+        # A mount point can't be renamed, but a directory above it can: so those become mount points too. Also where
+        # a later mount covers the files (`order` drops what it hides): the directories above that are still the host's.
         because = "Hexe's own files lie below: it can't be renamed away"
         for above in ancestors(path, source):
             place = _shown_at(above, source, mount.target)
@@ -199,6 +199,22 @@ def _guards(mount: BindMount, later: list[Placed], facts: HostFacts) -> list[Bin
 def _shown_at(path: str, source: str, target: str) -> str:
     """Where a bind of ``source`` at ``target`` shows ``path``."""
     return normalize(target + path[len(source.rstrip("/")) :])
+
+
+def only_written_beside(path: str, mounts: list[Placed], facts: HostFacts) -> bool:
+    """Whether the host's file at ``path`` lies in a writable bind's source, but can't be written where that shows it.
+
+    A read-only mount or a tmpfs lies over it there. Landlock goes by inodes: for a descriptor from the host, it
+    finds the rule of the directory above, and nothing of the mount that is in between inside.
+    """
+    inside = False
+    for index, mount in enumerate(mounts):
+        if isinstance(mount, BindMount) and mount.writable and covers(real_source(mount, facts), path):
+            target = _shown_at(path, real_source(mount, facts), mount.target)
+            if not any(covers(later.target, target) for later in mounts[index + 1 :]):
+                return False
+            inside = True
+    return inside
 
 
 def ancestors(path: str, top: str) -> list[str]:

@@ -48,6 +48,12 @@ def load_filter(variant: str) -> bytes:
     return program
 
 
+def is_cached(variant: str) -> bool:
+    """Whether the cache has the variant's filter, so that neither libseccomp nor pyseccomp is needed for it."""
+    header, directory = _header(variant), cache_directory()
+    return bool(directory) and _read(directory, _name(variant, header), header) is not None
+
+
 def cache_directory() -> str:
     """Where the filters are kept, whether or not it exists yet; "" where this host has no safe place.
 

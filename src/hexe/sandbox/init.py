@@ -18,7 +18,7 @@ from hexe.linux import signals
 from hexe.linux.packets import receive, send, send_descriptor
 from hexe.linux.process import children_of, close_all_but, forget_arguments_and_environment, prctl, wait_for_any
 from hexe.linux.syscalls import libc_signal, syscall
-from hexe.sandbox.executable import start_first
+from hexe.sandbox.executable import safe_files, start_first
 from hexe.sandbox.messages import pack, unpack
 from hexe.sandbox.runner import run
 
@@ -51,6 +51,7 @@ class Child:
         self.streams = streams
         self.old_mask = old_mask
         self.terminal = -1
+        self.safe: frozenset[str] | None = None
 
     def main(self) -> None:
         """Everything the child does. Never returns."""
@@ -77,6 +78,8 @@ class Child:
         signals.block((c.SIGCHLD,))
         waiting = signals.open_signalfd((c.SIGCHLD,))
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        if self.plan.policy.mount_namespace:
+            self.safe = safe_files(self.plan.execute.argv[0], dict(self.plan.execute.environment))
         if not self._run("seal"):
             return 125
         close_all_but((0, 1, 2, self.control, waiting, null, self.terminal))
@@ -146,8 +149,7 @@ class Child:
     def _start_first(self, environment: dict[str, str], start: Callable[[str], int]) -> int:
         """Start the first file that the command's name finds; 0 after telling the caller why there is none."""
         try:
-            confined = self.plan.policy.mount_namespace
-            return start_first(self.plan.execute.argv[0], environment, start, confined=confined)
+            return start_first(self.plan.execute.argv[0], environment, start, self.safe)
         except OSError as error:
             send(self.control, pack("F", error.errno))
             return 0
@@ -257,6 +259,8 @@ class Init:
             os.killpg(self.command, number)
         except ProcessLookupError:
             pass  # it is ending by itself; SIGCHLD will say so
+        except PermissionError:
+            pass  # in profile none it can become another user (su, sudo), and is out of the caller's reach then
 
     def _kill_everything(self) -> None:
         """End every descendant. In a pid namespace our own end does that, by the kernel's hand."""
@@ -270,7 +274,7 @@ class Init:
             for pid in victims:
                 try:
                     os.kill(pid, c.SIGKILL)
-                except ProcessLookupError:
+                except (ProcessLookupError, PermissionError):
                     pass
             self._reap()
             select.poll().poll(1)

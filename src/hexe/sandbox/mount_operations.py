@@ -33,9 +33,16 @@ def attr_names(attrs: int) -> str:
     return ",".join(name for bit, name in _ATTR_NAMES if attrs & bit)
 
 
+def _mount_attr(attrs: int) -> bytes:
+    # struct mount_attr: attr_set, attr_clr, propagation, userns_fd. Private, because a tree that the parent cloned is
+    # still a peer of the host's mount, which systemd makes shared: what is mounted in it inside would appear on the
+    # host, and what the host mounts there later would appear inside, without these attributes.
+    return attrs.to_bytes(8, "little") + bytes(8) + c.MS_PRIVATE.to_bytes(8, "little") + bytes(8)
+
+
 def _set_attrs(b: Builder, tree: int, attrs: int, about: str) -> None:
     # Recursive: submounts of a bind are covered too, and flags that the host locked stay as they are.
-    attr = b.struct(attrs.to_bytes(8, "little") + bytes(24))
+    attr = b.struct(_mount_attr(attrs))
     b.call("mount_setattr", tree, b.text(""), c.AT_EMPTY_PATH | c.AT_RECURSIVE, attr, 32, about=about)
 
 
@@ -71,18 +78,19 @@ def _clone_source(b: Builder, source: str, beneath: str, tree: Val) -> None:
 
 def _directory(b: Builder, path: str) -> Val:
     """A descriptor of the directory ``path`` inside, made with its parents where it is missing."""
-    if path == "/":
-        return b.slot("root")
-    known = b.directories.get(path)
-    if known is not None:
-        return b.slot(known)
-    parent, _, name = path.rpartition("/")
-    parent_fd = _directory(b, parent or "/")
-    b.call("mkdirat", parent_fd, b.text(name), 0o755, tolerate=(EEXIST,), about=path)
-    slot = b.fresh_slot("dir")
-    _open_inside(b, path, b.slot(slot), c.O_DIRECTORY)
-    b.directories[path] = slot
-    return b.slot(slot)
+    missing = []
+    above = path
+    while above != "/" and above not in b.directories:
+        missing.append(above)
+        above = above.rpartition("/")[0] or "/"
+    at = b.slot("root") if above == "/" else b.slot(b.directories[above])
+    for each in reversed(missing):
+        b.call("mkdirat", at, b.text(each.rpartition("/")[2]), 0o755, tolerate=(EEXIST,), about=each)
+        slot = b.fresh_slot("dir")
+        at = b.slot(slot)
+        _open_inside(b, each, at, c.O_DIRECTORY)
+        b.directories[each] = slot
+    return at
 
 
 def _mount_point(b: Builder, target: str, is_directory: bool) -> Val:
@@ -145,7 +153,7 @@ class CloneTree(Record):
         tree = b.slot(self.slot)
         _clone_source(b, self.source, self.beneath, tree)
         if self.idmap:
-            attr = b.struct(c.MOUNT_ATTR_IDMAP.to_bytes(8, "little") + bytes(24))
+            attr = b.struct(_mount_attr(c.MOUNT_ATTR_IDMAP))
             b.name_field(f"idmap.{self.idmap[0]}.{self.idmap[1]}", int(attr) + 24)
             tolerate = () if self.required else (EINVAL,)
             flags = c.AT_EMPTY_PATH | c.AT_RECURSIVE
@@ -235,12 +243,14 @@ class MountTmpfs(Record):
     target: str
     mode: str
     because: str
+    writable: bool = True
 
     def describe(self) -> str:
-        return f"mount a fresh tmpfs at {self.target} (mode {self.mode})"
+        return f"mount a fresh tmpfs at {self.target} (mode {self.mode}{'' if self.writable else ', read-only'})"
 
     def lower(self, b: Builder) -> None:
-        mount = _new_filesystem(b, "tmpfs", (("mode", self.mode),), BIND_ATTRS, self.target)
+        attrs = BIND_ATTRS if self.writable else BIND_ATTRS | c.MOUNT_ATTR_RDONLY
+        mount = _new_filesystem(b, "tmpfs", (("mode", self.mode),), attrs, self.target)
         _attach(b, mount, self.target, True)
         b.call("close", mount)
 

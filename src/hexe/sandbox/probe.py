@@ -10,7 +10,7 @@ import hexe
 from hexe.linux import constants as c
 from hexe.linux.files import read_bytes, status_field
 from hexe.linux.syscalls import MACHINE, syscall
-from hexe.policy.host import Entry, HostFacts, Stream
+from hexe.policy.host import NOBODY, Entry, HostFacts, Stream
 from hexe.policy.model import normalize
 from hexe.records import Record
 from hexe.sandbox.filesystem import PROC_MASKED, PROC_READ_ONLY, covers
@@ -20,7 +20,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from hexe.policy.model import Policy
 
-NOBODY = 65534
 _NEEDED_CAPABILITIES = (1 << 21) | (1 << 7) | (1 << 6)  # SYS_ADMIN, SETUID, SETGID
 
 
@@ -153,9 +152,11 @@ def look_at_stream(fd: int) -> Stream:
     except OSError:
         return Stream("closed", False, False)
     access = flags & os.O_ACCMODE
+    path = ""
     if stat.S_ISREG(mode):
         # A memfd lies on a mount of the kernel's own, where Landlock has no say.
-        kind = "memory" if os.readlink(f"/proc/self/fd/{fd}").startswith("/memfd:") else "file"
+        path = os.readlink(f"/proc/self/fd/{fd}")
+        kind = "memory" if path.startswith("/memfd:") else "file"
     elif stat.S_ISDIR(mode):
         kind = "dir"
     elif stat.S_ISBLK(mode):
@@ -172,7 +173,7 @@ def look_at_stream(fd: int) -> Stream:
     else:
         kind = "other"
     readable, writable = access != os.O_WRONLY, access != os.O_RDONLY
-    return Stream(kind, readable, writable, bool(flags & os.O_APPEND))
+    return Stream(kind, readable, writable, bool(flags & os.O_APPEND), path)
 
 
 def kernel_version() -> tuple[int, int]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 
+from hexe.errors import HexeError, OutputError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from hexe.errors import HexeError
     from hexe.policy.host import HostFacts
     from hexe.sandbox.outcome import Outcome
     from hexe.sandbox.plan import Plan
@@ -80,7 +81,7 @@ def protections(plan: Plan, facts: HostFacts, outcome: Outcome) -> dict[str, Any
 def failure_report(plan: Plan, error: HexeError) -> dict[str, Any]:
     """The report of a command that was never started."""
     report = {
-        "started": False,
+        "started": isinstance(error, OutputError),
         "command": list(plan.execute.argv),
         "profile": plan.policy.profile,
         "status": error.exit_code,

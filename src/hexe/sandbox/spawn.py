@@ -78,7 +78,10 @@ def spawn(plan: Plan, facts: HostFacts) -> Spawned:
             os.close(directory)
             if failed is not None:
                 raise _explain(plan, program, "maps", failed, facts)
-        send(ours, b"G")
+        try:
+            send(ours, b"G")
+        except BrokenPipeError:
+            pass  # somebody killed it: the supervisor hears that first, and says so
     except (LaunchError, OSError):
         os.kill(pid, c.SIGKILL)
         os.waitpid(pid, 0)
@@ -144,6 +147,9 @@ def _prepare_streams(spawned: Spawned) -> tuple[tuple[int, int, int], list[int]]
                 chosen.append(chosen[1])  # one pipe for both: what is written to them keeps its order
                 continue
             reader, writer = os.pipe()
+            # Our end must not block the loop, whatever the sandbox does with the other one: it can open that again,
+            # and fill or empty the pipe between our poll and our call.
+            os.set_blocking(writer if number == 0 else reader, False)
             if number == 0:
                 fd = reader
                 spawned.pumps.append(Pump(0, writer, close_target=True))

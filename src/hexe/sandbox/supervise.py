@@ -25,8 +25,14 @@ if TYPE_CHECKING:
     from hexe.sandbox.relay import Pump
     from hexe.sandbox.spawn import Spawned
 
-# What may still be in a pipe or a terminal when the command has ended is fetched within this time.
+# What is still in a pipe or a terminal is fetched within this time where others may go on writing (profile none),
+# and within the second one after a timeout.
 DRAIN_SECONDS = 5.0
+LATE_DRAIN_SECONDS = 1.0
+# An init that was told to kill everything, and has not ended after this time, is killed.
+LAST_RESORT_SECONDS = 10.0
+# poll(2) takes an int of milliseconds: a longer wait is taken in parts.
+LONGEST_PATIENCE = 3600.0
 
 
 class Supervisor:
@@ -40,6 +46,8 @@ class Supervisor:
         self.deadline = self.started + self.plan.policy.timeout if self.plan.policy.timeout else None
         self.own_namespaces = read_namespaces("self")  # now: the child is busy with its mounts meanwhile
         self.ignored = signals.ignored_signals()
+        # A stopped init reads nothing: sending to it must not stop us too.
+        os.set_blocking(spawned.control, False)
         self.evidence: Evidence | None = None
         self.executed = False
         self.failure: HexeError | None = None
@@ -93,14 +101,23 @@ class Supervisor:
                     pump.step()
                     if pump.abandoned:
                         self._close_source(pump)
-        if self.deadline is not None and not self.timed_out and time.monotonic() >= self.deadline:
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            self._time_out()
+
+    def _time_out(self) -> None:
+        """Kill everything; and init itself too, when it doesn't do its part (without a pid namespace)."""
+        if self.timed_out:
+            self.deadline = None
+            os.kill(self.spawned.pid, c.SIGKILL)
+        else:
             self.timed_out = True
+            self.deadline = time.monotonic() + LAST_RESORT_SECONDS
             self._kill()
 
     def _patience(self) -> int | None:
-        if self.deadline is None or self.timed_out:
+        if self.deadline is None:
             return None
-        return max(0, int((self.deadline - time.monotonic()) * 1000) + 1)
+        return max(0, int(min(self.deadline - time.monotonic(), LONGEST_PATIENCE) * 1000) + 1)
 
     def _register_pumps(self, poll: select.poll) -> dict[int, list[Pump]]:
         masks: dict[int, int] = {}
@@ -127,9 +144,12 @@ class Supervisor:
     def _hear_control(self) -> None:
         packet, descriptor = receive_descriptor(self.spawned.control)
         letter, values = unpack(packet)
-        if letter == "T":
+        if self.timed_out and letter not in ("X", ""):
+            if descriptor >= 0:
+                os.close(descriptor)
+        elif letter == "T":
             self._take_terminal(descriptor)
-            send(self.spawned.control, b"G")
+            self._tell(b"G")
         elif letter == "E":
             from hexe.sandbox.diagnose import explain_step
             from hexe.sandbox.program import lower
@@ -167,7 +187,7 @@ class Supervisor:
         self._compare(self.evidence)
         if self.failure is None:
             self.executed = True
-            send(self.spawned.control, b"G")
+            self._tell(b"G")
 
     def _read_witness(self, pidfd: int) -> None:
         """The command has been executed, and is held unreaped meanwhile: read its own status too."""
@@ -182,7 +202,7 @@ class Supervisor:
             os.close(pidfd)
         self._compare(self.evidence)
         if self.failure is None:
-            send(self.spawned.control, b"A")
+            self._tell(b"A")
 
     def _compare(self, evidence: Evidence) -> None:
         wrong = compare(self.plan, self.spawned.facts, evidence, self.own_namespaces)
@@ -220,17 +240,28 @@ class Supervisor:
                 self._send("N", number)
 
     def _send(self, letter: str, *values: object) -> None:
-        if not self.executed:
-            return
+        if self.executed:
+            self._tell(pack(letter, *values))
+
+    def _tell(self, packet: bytes) -> None:
         try:
-            send(self.spawned.control, pack(letter, *values))
+            send(self.spawned.control, packet)
         except (BrokenPipeError, ConnectionResetError):
             pass  # it has ended; the loop hears that next
+        except BlockingIOError:
+            pass  # it is stopped, with hundreds of signals waiting for it already
 
     def _stop_with_command(self) -> None:
         """The command was stopped at its terminal (Ctrl-Z): stop too, so that the caller's shell takes over."""
         self._restore_terminal()
-        self._stop()
+        if self.deadline is None:
+            self._stop()
+            return
+        # A command could stop itself to stop the clock. The kernel's own SIGTSTP stops nobody whom no shell could
+        # continue: there the timeout goes on.
+        os.kill(os.getpid(), c.SIGTSTP)
+        signals.unblock((c.SIGTSTP,))
+        signals.block((c.SIGTSTP,))
 
     def _stop(self) -> None:
         os.kill(os.getpid(), c.SIGSTOP)
@@ -291,27 +322,46 @@ class Supervisor:
             os.kill(self.spawned.pid, c.SIGKILL)
             return
         try:
+            os.kill(self.spawned.pid, c.SIGCONT)  # the command may have stopped it
             send(self.spawned.control, b"K")
         except OSError:
             os.kill(self.spawned.pid, c.SIGKILL)
 
     def _drain(self) -> None:
-        """Move what the command wrote before it ended; those who may still write are gone, or aren't waited for."""
-        outgoing = [pump for pump in self.pumps if pump.source not in (0,)]
-        deadline = time.monotonic() + DRAIN_SECONDS
-        while time.monotonic() < deadline:
-            poll = select.poll()
+        """Move what the command wrote before it ended, for as long as its reader takes for that.
+
+        Others could go on writing only where nothing ends them (profile none). A signal
+        that would have ended the command while it waited for its reader ends this too, and
+        so does the timeout.
+        """
+        outgoing = [pump for pump in self.pumps if pump.source != 0]
+        bounded = self.timed_out or self.plan.policy.profile == "none"
+        if bounded:
+            self.deadline = time.monotonic() + (LATE_DRAIN_SECONDS if self.timed_out else DRAIN_SECONDS)
+        while True:
             self.pumps = [pump for pump in outgoing if pump.wanted() is not None]
+            poll = select.poll()
             waiting = self._register_pumps(poll)
             if not waiting:
                 return
-            writing = any(pump.buffer for pump in self.pumps)
-            ready = poll.poll(int(DRAIN_SECONDS * 1000) if writing else 0)
-            if not ready:
+            poll.register(self.spawned.signals, select.POLLIN)
+            ready = poll.poll(self._patience() if any(pump.buffer for pump in self.pumps) else 0)
+            if not any(fd in waiting for fd, _ in ready) and not any(pump.buffer for pump in self.pumps):
                 return
             for fd, events in ready:
+                if fd == self.spawned.signals and self._ends_drain(signals.read_signals(fd)):
+                    return
                 for pump in ready_pumps(waiting, fd, events):
                     pump.step()
+            if self.deadline is not None and time.monotonic() >= self.deadline:
+                self.timed_out = self.timed_out or not bounded
+                return
+
+    def _ends_drain(self, numbers: tuple[int, ...]) -> bool:
+        for number in numbers:
+            if number == c.SIGTSTP and number not in self.ignored:
+                self._stop()
+        return any(number in FORWARDED and number not in self.ignored for number in numbers)
 
     def _outcome(self, status: int) -> Outcome:
         wall = time.monotonic() - self.started

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 
 from hexe.records import Record
-from hexe.sandbox.attest import unescape
+from hexe.sandbox.attest import NAMESPACE_KINDS, unescape
 from hexe.sandbox.probe import read_number, read_text
 
-LIMITED_KINDS = ("user", "pid", "mnt", "uts", "ipc", "net", "cgroup")
 _OVERFLOW_ID = 65534
 
 
@@ -46,7 +45,7 @@ def look_around() -> Surroundings:
         inside_hexe=os.environ.get("HEXE_ISOLATION", ""),
         chrooted=is_chroot(mounts),
         unmapped_ids=has_unmapped_ids(),
-        limits={kind: limit for kind in LIMITED_KINDS if (limit := namespace_limit(kind)) >= 0},
+        limits={kind: limit for kind in NAMESPACE_KINDS if (limit := namespace_limit(kind)) >= 0},
         proc_covered=tuple(sorted({point for point in mounts if is_cover(point)})),
         proc_mounted="/proc" in mounts or not mounts,
     )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
+from collections.abc import Callable
 
-from kit import STRONG, Control, Facts, Refused, attempt, found_secret, opened_for_writing, read
+from kit import STRONG, Control, Facts, Refused, attempt, buffer, call, found_secret, opened_for_writing, read
 
 HIDDEN = "no mount shows it"
 READ_ONLY = "the bind is read-only (and Landlock's rules mirror it in sandbox, full)"
 WRITABLE = "default without read-only"
+SET_ID = "seccomp refuses modes with that bit"
 STRONG_WRITABLE = "sandbox without read-only, landlock"
 
 
@@ -105,6 +109,62 @@ def delete_from_read_only_bind(facts: Facts) -> str:
     return "files can be made and deleted"
 
 
+def made_set_user_id(facts: Facts, make: Callable[[str], object]) -> str:
+    """Whether ``make`` leaves a set-user-id file in the writable bind, where the host would run it as its owner."""
+    path = f"{facts.writable}/set-id-{os.getpid()}"
+    try:
+        make(path)
+        mode = os.stat(path).st_mode
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+    if not mode & stat.S_ISUID:
+        raise Refused("the bit is missing")
+    return f"mode {mode:o}"
+
+
+@attempt("EPERM", "sandbox without seccomp", "default", profiles=STRONG, by=SET_ID)
+def set_user_id_by_chmod(facts: Facts) -> str:
+    """Leave a set-user-id program in a writable bind with chmod(2): on the host it'd run as its owner, even root."""
+
+    def make(path: str) -> None:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o755))
+        os.chmod(path, 0o4755)
+
+    return made_set_user_id(facts, make)
+
+
+@attempt("EPERM", "sandbox without seccomp", "default", profiles=STRONG, by=SET_ID)
+def set_user_id_by_open(facts: Facts) -> str:
+    """The same with the mode that open(2) gives a new file."""
+    return made_set_user_id(facts, lambda path: os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o4755)))
+
+
+@attempt("EPERM", "sandbox without seccomp", "default", profiles=STRONG, by=SET_ID)
+def set_user_id_by_tmpfile(facts: Facts) -> str:
+    """The same with a file that has no name at first (O_TMPFILE), and gets one by linkat(2)."""
+
+    def make(path: str) -> None:
+        fd = os.open(facts.writable, os.O_WRONLY | os.O_TMPFILE, 0o4755)
+        # A directory's descriptor makes os.link call linkat(2), which follows the link.
+        os.link(f"/proc/self/fd/{fd}", path, dst_dir_fd=os.open("/", os.O_PATH))
+
+    return made_set_user_id(facts, make)
+
+
+@attempt("EPERM", "sandbox without seccomp", "default", profiles=STRONG, by=SET_ID)
+def set_user_id_by_mknod(facts: Facts) -> str:
+    """The same with mknod(2), which makes ordinary files too."""
+    return made_set_user_id(facts, lambda path: os.mknod(path, stat.S_IFREG | 0o4755))
+
+
+@attempt("ENOSYS", "sandbox without seccomp", "default", profiles=STRONG, by="seccomp answers ENOSYS")
+def set_user_id_by_openat2(facts: Facts) -> str:
+    """The same with openat2(2), whose mode lies in memory."""
+    how = b"".join(value.to_bytes(8, "little") for value in (os.O_WRONLY | os.O_CREAT, 0o4755, 0))
+    return made_set_user_id(facts, lambda path: call("openat2", -100, path.encode(), buffer(how), 24))
+
+
 @attempt("EXDEV", "host", by="two mounts of one file system are two places: links and renames don't cross")
 def hard_link_out_of_read_only_bind(facts: Facts) -> str:
     """Hard-link a file of the read-only bind into the writable one, and write to it there."""
@@ -160,7 +220,8 @@ def cgroup_files(facts: Facts) -> str:
 @attempt("ENOENT", "host", by="the cache lies where no sandbox sees it")
 def filter_cache(facts: Facts) -> str:
     """Open the cache of seccomp filters for writing: the next launch would install what it finds there."""
-    return opened_for_writing(f"{facts.cache}/sandbox")
+    (name, *_) = (name for name in os.listdir(facts.cache) if name.startswith("sandbox"))
+    return opened_for_writing(f"{facts.cache}/{name}")
 
 
 @attempt("ENOENT", Control("host-root", needs="file /root"), by=HIDDEN)

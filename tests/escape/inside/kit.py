@@ -208,6 +208,7 @@ _NEW = {
     "fsopen": 430,
     "pidfd_open": 434,
     "clone3": 435,
+    "openat2": 437,
     "pidfd_getfd": 438,
     "mount_setattr": 442,
     "memfd_secret": 447,

@@ -165,6 +165,7 @@ def scripts(installation: Installation) -> list[str]:
     if not link.is_symlink():
         link.symlink_to("/proc/self/exe")
     third = caller.write(base / "third", SHEBANG.replace("/proc/self/exe -IS", f"{link} -IS", 1), 0o755)
+    (base / "hidden").unlink(missing_ok=True)  # an ordinary user can't write to the one of the last test
     hidden = caller.write(base / "hidden", SHEBANG, 0o755)
     hidden.chmod(UNREADABLE)
     return [str(path) for path in (first, second, link, third, hidden)]

@@ -35,10 +35,14 @@ def session_keyring(facts: Facts) -> str:
 )
 def key_by_number(facts: Facts) -> str:
     """Find the number of the caller's key in /proc/keys, and read it by that."""
+    refusal: Exception = Refused("not listed")
     for line in read("/proc/keys").splitlines():
         if facts.key_name in line:
-            return f"read {call('keyctl', KEYCTL_READ, int(line.split()[0], 16), buffer(b'', 256), 256, 0)} bytes"
-    raise Refused("not listed")
+            try:
+                return f"read {call('keyctl', KEYCTL_READ, int(line.split()[0], 16), buffer(b'', 256), 256, 0)} bytes"
+            except OSError as error:
+                refusal = error  # a key of an earlier session, not collected yet
+    raise refusal
 
 
 @attempt("EPERM", NO_FILTER, FULL_NO_FILTER, profiles=STRONG, by=FILTER)

@@ -146,9 +146,8 @@ def identity_maps(policy: Policy, facts: HostFacts) -> tuple[WriteIdMaps, ...]:
     if not policy.user_namespace:
         return ()
     uid = resolve_id(policy.identity, facts.uid)
-    gid = resolve_id(policy.group or ("root" if policy.identity == "root" else policy.identity), facts.gid)
-    if policy.identity not in ("caller", "root", "nobody") and not policy.group:
-        gid = facts.gid
+    # A number is only the user's: the group stays the caller's.
+    gid = resolve_id(policy.group or ("caller" if policy.identity.isdigit() else policy.identity), facts.gid)
     host_uid = facts.root_stand_in if facts.host_root else facts.uid
     host_gid = facts.root_stand_in if facts.host_root else facts.gid
     because = f"profile {policy.profile}: the caller's ids {'as nobody' if policy.identity == 'nobody' else 'kept'}"
@@ -159,9 +158,8 @@ def identity_maps(policy: Policy, facts: HostFacts) -> tuple[WriteIdMaps, ...]:
 
 def resolve_id(identity: str, own: int) -> int:
     """The number inside of an identity: caller, nobody, root or digits."""
-    if identity in ("caller", ""):
-        return own
-    return {"nobody": NOBODY, "root": 0}.get(identity, -1) if not identity.isdigit() else int(identity)
+    named = {"caller": own, "nobody": NOBODY, "root": 0}
+    return named[identity] if identity in named else int(identity)
 
 
 def build_root(policy: Policy, facts: HostFacts, outer: list[OuterOperation]) -> list[Placed]:

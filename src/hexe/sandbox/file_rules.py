@@ -39,7 +39,7 @@ def restrict_files(policy: Policy, facts: HostFacts, mounts: list[Placed], strea
     rules = [
         LandlockRule("/", READ),
         LandlockRule("/proc", READ | c.LL_WRITE_FILE | c.LL_TRUNCATE),
-        LandlockRule("/dev", device_files & handled),
+        LandlockRule("/dev", device_files),
         LandlockRule("/dev/shm", everything),
     ]
     for mount in mounts:
@@ -53,9 +53,9 @@ def restrict_files(policy: Policy, facts: HostFacts, mounts: list[Placed], strea
             rights = (c.LL_READ_FILE if stream.readable else 0) | (
                 c.LL_WRITE_FILE | c.LL_TRUNCATE if stream.writable else 0
             )
-            rules.append(LandlockRule("", rights & handled, number))
+            rules.append(LandlockRule("", rights, number))
         elif becomes == "write-only":
-            rules.append(LandlockRule("", (c.LL_WRITE_FILE | c.LL_IOCTL_DEV) & handled, number))
+            rules.append(LandlockRule("", c.LL_WRITE_FILE | c.LL_IOCTL_DEV, number))
     scopes = c.LL_SCOPE_ABSTRACT_UNIX_SOCKET | c.LL_SCOPE_SIGNAL if facts.landlock_abi >= 6 else 0
     fixed = tuple(rule.replace(rights=rule.rights & handled) for rule in rules)
     because = f"profile {policy.profile}: a second wall behind the mounts"

@@ -166,11 +166,21 @@ def _pins(mount: BindMount, later: list[Placed], facts: HostFacts) -> list[BindM
         if not covers(source, path) or _shown_at(path, source, mount.target) != part.target:
             continue
         because = f"{part.target} lies below, read-only: it can't be renamed away"
-        for above in ancestors(path, source):
-            place = _shown_at(above, source, mount.target)
-            if all(other.target != place for other in found):
-                found.append(BindMount(above, place, True, BIND_ATTRS, because, slot_for(place, facts)))
+        found += _pins_above(path, source, mount, because, found, facts)
     return found
+
+
+def _pins_above(
+    path: str, source: str, mount: BindMount, because: str, pinned: list[BindMount], facts: HostFacts
+) -> list[BindMount]:
+    """The directories between a bind's source and ``path`` as mount points, but for those that are pinned already."""
+    taken = {other.target for other in pinned}
+    places = [(above, _shown_at(above, source, mount.target)) for above in ancestors(path, source)]
+    return [
+        BindMount(above, place, True, BIND_ATTRS, because, slot_for(place, facts))
+        for above, place in places
+        if place not in taken
+    ]
 
 
 def _guards(mount: BindMount, later: list[Placed], facts: HostFacts) -> list[BindMount]:
@@ -188,10 +198,7 @@ def _guards(mount: BindMount, later: list[Placed], facts: HostFacts) -> list[Bin
         # A mount point can't be renamed, but a directory above it can: so those become mount points too. Also where
         # a later mount covers the files (`order` drops what it hides): the directories above that are still the host's.
         because = "Hexe's own files lie below: it can't be renamed away"
-        for above in ancestors(path, source):
-            place = _shown_at(above, source, mount.target)
-            if all(other.target != place for other in found):
-                found.append(BindMount(above, place, True, BIND_ATTRS, because, slot_for(place, facts)))
+        found += _pins_above(path, source, mount, because, found, facts)
         found.append(BindMount(path, target, True, READ_ONLY, why, slot_for(target, facts)))
     return found
 

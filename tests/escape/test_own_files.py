@@ -168,7 +168,17 @@ def scripts(installation: Installation) -> list[str]:
     (base / "hidden").unlink(missing_ok=True)  # an ordinary user can't write to the one of the last test
     hidden = caller.write(base / "hidden", SHEBANG, 0o755)
     hidden.chmod(UNREADABLE)
-    return [str(path) for path in (first, second, link, third, hidden)]
+    # As deep as Linux follows: the file itself, four more scripts, and then the fifth interpreter.
+    deepest = first
+    for number in range(4):
+        deepest = caller.write(base / f"deep{number}", f"#!{deepest}\n", 0o755)
+    # For the kernel a vertical tab is a part of the name; what stands before it is a harmless program.
+    odd, harmless = base / "odd\x0blink", base / "odd"
+    if not odd.is_symlink():
+        odd.symlink_to("/proc/self/exe")
+        shutil.copy("/bin/true", harmless)
+    tabbed = caller.write(base / "tabbed", SHEBANG.replace("/proc/self/exe -IS", f"{odd} -IS", 1), 0o755)
+    return [str(path) for path in (first, deepest, tabbed, second, link, third, hidden)]
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -183,13 +193,14 @@ def test_the_interpreter_is_not_reached_through_a_script(installation: Installat
 @pytest.mark.parametrize("setting", ["default without tracing", "full without tracing"])
 def test_the_interpreter_could_be_reached_through_a_script(installation: Installation, setting: str) -> None:
     """Control: without the look at the first line it runs, and can change what read-only mounts protect."""
-    status, out, err = installation.run(setting, [], scripts(installation)[:1])
-    assert status == 0, err
-    first, *rest = out.splitlines()
-    assert first == f"{installation.top}/bin/python3"
-    # Linux refuses to open a running program for writing, but for 6.11 and 6.12, which allowed it.
-    assert rest[0] in ("write ETXTBSY", "write done")
-    assert rest[1] == "chmod done"
+    for script in scripts(installation)[:3]:
+        status, out, err = installation.run(setting, [], [script])
+        assert status == 0, err
+        first, *rest = out.splitlines()
+        assert first == f"{installation.top}/bin/python3", script
+        # Linux refuses to open a running program for writing, but for 6.11 and 6.12, which allowed it.
+        assert rest[0] in ("write ETXTBSY", "write done")
+        assert rest[1] == "chmod done"
 
 
 PLANT = 'mkdir -p "$0/hexe"; echo evil > "$0/hexe/sandbox" && echo planted; mv "$0/hexe" "$0/other" && echo moved'

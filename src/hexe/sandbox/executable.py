@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 # With these a search along PATH goes on to the next directory, as execvp(3) does.
 SEARCH_ON = (ENOENT, ENOTDIR, EACCES)
-# Linux follows this many scripts that name scripts as their interpreters (execve(2), Interpreter scripts).
-NESTED_SCRIPTS = 5
+# Linux opens the file itself and at most five interpreters, each named by the one before (exec_binprm, fs/exec.c).
+LONGEST_CHAIN = 6
 _LINE = 256  # BINPRM_BUF_SIZE: what the kernel reads of a file to see what it is
 
 
@@ -74,22 +74,35 @@ def leads_through_proc(path: str) -> bool:
     """Whether executing ``path`` would go through a magic link of /proc, itself or by its chain of interpreters.
 
     A file of the caller's own that can't be read counts as one: what it names isn't known.
-    A path that can't be opened for another reason doesn't: execve will say why.
+    So does a chain that is longer than Linux follows. A path that can't be opened for
+    another reason doesn't: execve will say why.
     """
-    for _ in range(NESTED_SCRIPTS):
+    for _ in range(LONGEST_CHAIN):
         try:
             line = first_line(path)
         except OSError as error:
             return error.errno == ELOOP
         if line is None:
             return True
-        if not line.startswith(b"#!"):
+        interpreter = interpreter_of(line)
+        if not interpreter:
             return False
-        words = line[2:].split()
-        if not words:
-            return False
-        path = os.fsdecode(words[0])
-    return False
+        path = os.fsdecode(interpreter)
+    return True
+
+
+def interpreter_of(line: bytes) -> bytes:
+    """The interpreter that a first line names, empty when it names none. Pure.
+
+    As load_script (fs/binfmt_script.c) takes it: blanks are space and tab, and a NUL ends the name too. Any
+    other character belongs to it, also what Python would call white space.
+    """
+    if not line.startswith(b"#!"):
+        return b""
+    name = line[2:].lstrip(b" \t")
+    for end in (b" ", b"\t", b"\0"):
+        name = name.partition(end)[0]
+    return name
 
 
 def first_line(path: str) -> bytes | None:
